@@ -45,23 +45,28 @@ if TYPE_CHECKING:
     from geotune.methods.core.base import attach as attach
     from geotune.methods.dtl import Dtl as Dtl
     from geotune.methods.e3va import E3va as E3va
+    from geotune.methods.earth_adapter import EarthAdapter as EarthAdapter
     from geotune.methods.est import Est as Est
     from geotune.methods.hf_peft import Peft as Peft
     from geotune.methods.lora import Lora as Lora
     from geotune.methods.lorand import LoRand as LoRand
+    from geotune.methods.losa import Losa as Losa
     from geotune.methods.lst import Lst as Lst
     from geotune.methods.molora import Molora as Molora
     from geotune.methods.mona import Mona as Mona
     from geotune.methods.mpo import Mpo as Mpo
+    from geotune.methods.rein import Rein as Rein
     from geotune.methods.selective import BitFit as BitFit
     from geotune.methods.selective import Frozen as Frozen
     from geotune.methods.selective import Full as Full
     from geotune.methods.selective import Norm as Norm
     from geotune.methods.selective import Partial as Partial
+    from geotune.methods.sherl import Sherl as Sherl
     from geotune.methods.sidetune import SideTune as SideTune
     from geotune.methods.slr import Slr as Slr
     from geotune.methods.subspace_scaling import Ssb as Ssb
     from geotune.methods.subspace_scaling import Ssl as Ssl
+    from geotune.methods.unipt import Unipt as Unipt
     from geotune.methods.vit_adapter import VitAdapter as VitAdapter
     from geotune.methods.vpt import Vpt as Vpt
 

@@ -88,11 +88,18 @@ METHODS: dict[str, Component] = {
     "adaptformer": _builtin("methods.adaptformer:AdaptFormer", "method_options:AdaptFormerOptions"),
     "lorand": _builtin("methods.lorand:LoRand", "method_options:LoRandOptions"),
     "mona": _builtin("methods.mona:Mona", "method_options:MonaOptions"),
+    "rein": _builtin("methods.rein:Rein", "method_options:ReinOptions"),
+    "earth_adapter": _builtin(
+        "methods.earth_adapter:EarthAdapter", "method_options:EarthAdapterOptions"
+    ),
     "vit_adapter": _builtin("methods.vit_adapter:VitAdapter", "method_options:VitAdapterOptions"),
     "sidetune": _builtin("methods.sidetune:SideTune", "method_options:SideTuneOptions"),
     "lst": _builtin("methods.lst:Lst", "method_options:LstOptions"),
     "e3va": _builtin("methods.e3va:E3va", "method_options:E3vaOptions"),
     "dtl": _builtin("methods.dtl:Dtl", "method_options:DtlOptions"),
+    "unipt": _builtin("methods.unipt:Unipt", "method_options:UniptOptions"),
+    "sherl": _builtin("methods.sherl:Sherl", "method_options:SherlOptions"),
+    "losa": _builtin("methods.losa:Losa", "method_options:LosaOptions"),
     "est": _builtin("methods.est:Est", "method_options:EstOptions"),
 }
 """Tuning methods, by `method.kind`."""

@@ -87,7 +87,7 @@ def test_every_method_trains_only_its_parameters(
     make_backbone: MakeBackbone, try_every_method: Callable[..., set[str]], name: str
 ) -> None:
     backbone = make_backbone(f"terratorch/{name}", bands=BANDS)
-    convolutions = {"peft-oft", "peft-vera"} if name == "UNet" else set()
+    convolutions = {"peft-oft", "peft-vera", "molora", "mpo"} if name == "UNet" else set()
     assert try_every_method(backbone, 96, 128) == NEED_BLOCKS | convolutions
 
 

@@ -195,9 +195,9 @@ def test_every_method_trains_only_its_parameters(
     family: str, try_every_method: Callable[..., set[str]]
 ) -> None:
     unsupported = {
-        "croma": {"vpt", "vpt-shallow"},
-        "swin": PLAIN_ONLY | {"peft-oft"},
-        "swin_v2": PLAIN_ONLY | {"peft-oft"},
+        "croma": {"vpt", "vpt-shallow", "lst-pruned"},
+        "swin": PLAIN_ONLY | {"peft-oft", "lst-pruned"},
+        "swin_v2": PLAIN_ONLY | {"peft-oft", "lst-pruned"},
         "resnet": PLAIN_ONLY | NEED_AN_MLP,
     }
     assert try_every_method(perturbed(build(family))) == unsupported.get(family, set())

@@ -11,11 +11,13 @@ from geotune import (
     BitFit,
     Dtl,
     E3va,
+    EarthAdapter,
     Est,
     Frozen,
     Full,
     Lora,
     LoRand,
+    Losa,
     Lst,
     Molora,
     Mona,
@@ -23,10 +25,13 @@ from geotune import (
     Norm,
     Partial,
     Peft,
+    Rein,
+    Sherl,
     SideTune,
     Slr,
     Ssb,
     Ssl,
+    Unipt,
     VitAdapter,
     Vpt,
 )
@@ -120,6 +125,8 @@ METHODS: dict[str, Case] = {
     ),
     "lorand": Case(LoRand(bottleneck_dim=4, rank=2, branches=2), starts_at_frozen=True),
     "mona": Case(Mona(bottleneck_dim=4, dropout=0), starts_at_frozen=True),
+    "rein": Case(Rein(num_tokens=3, rank=2)),
+    "earth_adapter": Case(EarthAdapter(bottleneck_dim=8), starts_at_frozen=True),
     "vit_adapter": Case(
         VitAdapter(conv_inplane=4),
         trains_outside_only=True,
@@ -134,9 +141,18 @@ METHODS: dict[str, Case] = {
     ),
     "sidetune": Case(SideTune(width=4), backbone_frozen=True),
     "lst": Case(Lst(reduction=4), backbone_frozen=True, starts_at_frozen=True),
+    "lst-pruned": Case(
+        Lst(reduction=4, init="pruned"),
+        backbone_frozen=True,
+        starts_at_frozen=True,
+        unsupported=dict.fromkeys(("convnext", "resnet"), "method.init"),
+    ),
     "e3va": Case(E3va(rank=4), backbone_frozen=True, unsupported={"resnet": "method.kind"}),
     "dtl": Case(Dtl(), backbone_frozen=True, starts_at_frozen=True),
     "dtl-feedback": Case(Dtl(feedback_from=2), starts_at_frozen=True),
+    "unipt": Case(Unipt(reduction=4), backbone_frozen=True, starts_at_frozen=True),
+    "sherl": Case(Sherl(reduction=2), unsupported=HIERARCHICAL),
+    "losa": Case(Losa(rank=2), backbone_frozen=True, starts_at_frozen=True),
     "est-side": Case(Est(output="side", reduction=4, min_width=8), backbone_frozen=True),
     "est-sum": Case(
         Est(output="sum", reduction=4, min_width=8),
@@ -157,7 +173,7 @@ METHODS: dict[str, Case] = {
 }
 """Every registered method, by its name, or its name and an option."""
 
-PLAIN_ONLY = {"vpt", "vpt-shallow", "vit_adapter", "vit_adapter-whole"}
+PLAIN_ONLY = {"vpt", "vpt-shallow", "vit_adapter", "vit_adapter-whole", "sherl"}
 """Methods for plain ViTs only."""
 NEED_AN_MLP = {
     "adaptformer",
@@ -168,10 +184,14 @@ NEED_AN_MLP = {
     "molora",
     "aurora",
     "mpo",
+    "lst-pruned",
 }
 """Methods that need an MLP in the blocks, which a ResNet lacks."""
 NEED_SPATIAL_TOKENS = {
     "mona",
+    "rein",
+    "earth_adapter",
+    "sherl",
     "vit_adapter",
     "vit_adapter-whole",
     "e3va",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -138,3 +139,50 @@ def test_default_width_and_block_stride(
 def test_reduction_below_one_channel_raises(make_backbone: MakeBackbone) -> None:
     with raises("method-option-invalid", key="method.reduction", mentions=[17, 16]):
         Lst(reduction=17).attach(make_backbone("swin"))
+
+
+# ---------------------------------------------------------------- pruned start
+def top(scores: Tensor, count: int) -> list[int]:
+    return sorted(sorted(range(len(scores)), key=lambda i: -float(scores[i]))[:count])
+
+
+@pytest.mark.parametrize("family", ["vit", "galileo"])
+def test_pruned_start_copies_the_most_important_channels(
+    make_backbone: MakeBackbone, family: str
+) -> None:
+    """Importance: sum of absolute weights that read or write a channel; of the residual stream
+    over all blocks, inside attention and MLP in each."""
+    backbone = make_backbone(family)
+    blocks: list[Any] = list(backbone.blocks)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in backbone.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+
+    def qkv(block: Any) -> list[Tensor]:
+        fused = getattr(block.attn, "qkv", None)
+        weights = fused.weight.chunk(3) if fused else [getattr(block.attn, n).weight for n in "qkv"]
+        return list(weights)
+
+    stream = torch.zeros(backbone.taps[0].channels)
+    for b in blocks:
+        stream += sum(w.detach().abs().sum(0) for w in (*qkv(b), b.mlp.fc1.weight))
+        stream += b.attn.proj.weight.detach().abs().sum(1) + b.mlp.fc2.weight.detach().abs().sum(1)
+    side = ladder(Lst(reduction=4, init="pruned", stem_width=0).attach(backbone))
+    width = side.down[0].out_channels
+    kept = top(stream, width)
+    b, ours = blocks[1], side.blocks[1]
+    q, k, v = qkv(b)
+    inner = top(q.abs().sum(1) + k.abs().sum(1), width)
+    values = top(v.abs().sum(1) + b.attn.proj.weight.abs().sum(0), width)
+    hidden = top(b.mlp.fc1.weight.abs().sum(1) + b.mlp.fc2.weight.abs().sum(0), 4 * width)
+    expected = torch.cat([w[rows][:, kept] for w, rows in ((q, inner), (k, inner), (v, values))])
+    assert torch.equal(ours.attention.qkv.weight, expected)
+    assert torch.equal(ours.attention.out.weight, b.attn.proj.weight[kept][:, values])
+    assert torch.equal(ours.mlp[0].weight, b.mlp.fc1.weight[hidden][:, kept])
+    assert torch.equal(ours.mlp[0].bias, b.mlp.fc1.bias[hidden])
+    assert torch.equal(ours.mlp[2].weight, b.mlp.fc2.weight[kept][:, hidden])
+    assert torch.equal(ours.norm2.weight, b.norm2.weight[kept])
+    x = torch.randn(1, len(stream), 2, 3)
+    with torch.no_grad():
+        assert torch.equal(side.down[1](x), x[:, kept])

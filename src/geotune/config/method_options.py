@@ -268,6 +268,37 @@ class MonaOptions(MethodOptions):
     )
 
 
+class ReinOptions(MethodOptions):
+    """Learnt tokens that refine the output of every block."""
+
+    fits: ClassVar[str] = "backbones with accessible blocks and spatial tokens"
+
+    kind: Literal["rein"] = "rein"
+    num_tokens: Annotated[int, Field(ge=2)] = Field(
+        default=100, description="tokens of each block; the first adds nothing"
+    )
+    rank: PositiveInt = Field(default=16, description="rank of the tokens of a block")
+
+
+class EarthAdapterOptions(MethodOptions):
+    """Bottlenecks after every block; in the last blocks also on low and high frequencies."""
+
+    fits: ClassVar[str] = "backbones with accessible blocks and spatial tokens"
+
+    kind: Literal["earth_adapter"] = "earth_adapter"
+    bottleneck_dim: PositiveInt = Field(default=64, description="channels of the bottlenecks")
+    frequency_blocks: NonNegativeInt = Field(
+        default=3, description="number of blocks, counted from the last, that split frequencies"
+    )
+    cutoff: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=0.3,
+        description="highest low frequency, as a fraction of the highest one of the shorter side",
+    )
+    scale: PositiveFloat = Field(
+        default=0.1, description="initial factor on what the bottlenecks add"
+    )
+
+
 class VitAdapterOptions(MethodOptions):
     """A convolutional prior exchanges features with a plain ViT and yields a pyramid."""
 
@@ -315,7 +346,7 @@ class SideTuneOptions(MethodOptions):
 class LstOptions(MethodOptions):
     """Ladder side-tuning: a small transformer on the outputs of the frozen blocks."""
 
-    fits: ClassVar[str] = "every backbone"
+    fits: ClassVar[str] = "every backbone; init: pruned needs blocks of a transformer"
 
     kind: Literal["lst"] = "lst"
     reduction: PositiveInt = Field(
@@ -323,6 +354,11 @@ class LstOptions(MethodOptions):
         description="the side stream has C / reduction channels for a tap of C; at least 8 (or C)",
     )
     block_stride: BlockStride = None
+    init: Literal["random", "pruned"] = Field(
+        default="random",
+        description="initial weights; pruned: those of the backbone's most important channels, for "
+        "which its blocks must be usual transformer blocks",
+    )
 
 
 class E3vaOptions(MethodOptions):
@@ -351,6 +387,48 @@ class DtlOptions(MethodOptions):
         description="first block, counted from 1, that receives feedback; gradients cross the "
         "blocks after it; by default the last block, so that no gradient crosses the backbone",
     )
+
+
+class UniptOptions(MethodOptions):
+    """Attention from the last block's features to those of the earlier frozen blocks."""
+
+    fits: ClassVar[str] = "every backbone of two or more blocks"
+
+    kind: Literal["unipt"] = "unipt"
+    reduction: PositiveInt = Field(
+        default=8,
+        description="the side network has C / reduction channels for a last tap of C; at least 8 "
+        "(or C)",
+    )
+    block_stride: BlockStride = None
+
+
+class SherlOptions(MethodOptions):
+    """Merged features of the early blocks are the input of the frozen late blocks."""
+
+    fits: ClassVar[str] = "plain ViTs with accessible blocks and spatial tokens"
+
+    kind: Literal["sherl"] = "sherl"
+    reduction: PositiveInt = Field(
+        default=8,
+        description="features are merged at C / reduction channels for blocks of C; at least 8 "
+        "(or C)",
+    )
+    late_blocks: PositiveInt | None = Field(
+        default=None,
+        description="number of blocks, counted from the last, that run on the merged features; "
+        "gradients cross these alone; by default a sixth of the blocks, at least one",
+    )
+
+
+class LosaOptions(MethodOptions):
+    """Low-rank mixers of channels and tokens refine the outputs of the frozen blocks."""
+
+    fits: ClassVar[str] = "every backbone"
+
+    kind: Literal["losa"] = "losa"
+    rank: PositiveInt = Field(default=16, description="rank of the mixers")
+    block_stride: BlockStride = None
 
 
 class EstOptions(MethodOptions):
@@ -437,11 +515,16 @@ if TYPE_CHECKING:
         | AdaptFormerOptions
         | LoRandOptions
         | MonaOptions
+        | ReinOptions
+        | EarthAdapterOptions
         | VitAdapterOptions
         | SideTuneOptions
         | LstOptions
         | E3vaOptions
         | DtlOptions
+        | UniptOptions
+        | SherlOptions
+        | LosaOptions
         | EstOptions
         | PythonMethodOptions
     )

@@ -63,7 +63,7 @@ def check_backbone_frozen(encoder: Encoder, cache: str) -> None:
         raise GeotuneError(
             f"train.cache: found {cache}, but method.kind {method.name if method else 'custom'} "
             "changes the backbone, so its features cannot be cached; use train.cache=none or a "
-            "method with a frozen backbone: frozen, sidetune, lst, e3va, dtl without "
+            "method with a frozen backbone: frozen, sidetune, lst, e3va, unipt, losa, dtl without "
             "feedback_from, est",
             code="cache-not-possible",
             key="train.cache",

@@ -14,8 +14,8 @@ x_i is the output of frozen block i; a_i and Up_i start at zero. Choices of ours
 nothing to blend, s_1 = Block_1(Linear_1(x_1)). The paper outputs the last rung alone; here each
 level of the pyramid has its output. In a hierarchical backbone a strided depthwise convolution and
 a 1x1 connect the stages, and attention is restricted to windows, because it would be quadratic in
-the pixels of a map of stride 4. The side network starts from random weights, not from pruned
-weights of the backbone.
+the pixels of a map of stride 4. With `init: pruned`, as in the paper, blocks and Linear_i start
+from the backbone's most important channels (`core/pruned_start.py`), otherwise from random weights.
 """
 
 from __future__ import annotations
@@ -28,19 +28,29 @@ from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
 from geotune.config.method_options import LstOptions
+from geotune.errors import GeotuneError
 from geotune.methods.core.base import Method
 from geotune.methods.core.encoder import Encoder
 from geotune.methods.core.gradient_check import checked_encoder
 from geotune.methods.core.injection import freeze, zero_init
+from geotune.methods.core.pruned_start import (
+    NarrowBlock,
+    find_block_weights,
+    important_channels,
+    start_pruned,
+)
 from geotune.methods.core.reader import BlockActivations, Reader, level_indices
-from geotune.methods.core.side_network import check_reduction, downsample, select_blocks
+from geotune.methods.core.side_network import (
+    MIN_WIDTH,
+    check_reduction,
+    downsample,
+    select_blocks,
+)
 
 TEMPERATURE = 0.1
 WINDOW = 8
 MIN_HEAD_WIDTH = 16
 MLP_RATIO = 4
-MIN_WIDTH = 8
-"""Layer normalisation of a single channel would always return zero."""
 
 
 class Lst(LstOptions, Method):
@@ -51,6 +61,8 @@ class Lst(LstOptions, Method):
         check_reduction(backbone, self.reduction)
         freeze(backbone)
         reader = Ladder(backbone, reduction=self.reduction, block_stride=self.block_stride)
+        if self.init == "pruned":
+            reader.start_pruned(backbone)
         return checked_encoder(backbone, self, reader, backbone_frozen=True)
 
 
@@ -86,6 +98,38 @@ class Ladder(Reader):
                 for level in levels
             }
         )
+
+    @torch.no_grad()
+    def start_pruned(self, backbone: Backbone) -> None:
+        """Start projections and blocks from the backbone's most important channels.
+
+        Raises `GeotuneError` if the backbone's blocks are no usual transformer blocks.
+        """
+        weights = {i: find_block_weights(backbone, i) for i in range(len(backbone.taps))}
+        usable = {i: block for i, block in weights.items() if block is not None}
+        if len(usable) < len(weights):
+            raise GeotuneError(
+                f"method.init pruned: the blocks of {backbone.name} are not all transformer blocks "
+                "with the layers qkv (or q, k, v), proj, fc1, fc2 and two norms; use random",
+                code="method-unsupported",
+                key="method.init",
+            )
+        for rung, index in enumerate(self.out_indices):
+            down, block = self.down[rung], self.blocks[rung]
+            assert isinstance(down, nn.Conv2d) and isinstance(block, LadderBlock)
+            stage = next(stage for stage in backbone.stages if index in stage)
+            kept = important_channels([usable[i] for i in stage], down.out_channels)
+            down.weight.zero_()
+            down.weight[torch.arange(len(kept)), kept] = 1
+            down.bias.zero_()  # type: ignore[union-attr]
+            narrow = NarrowBlock(
+                block.attention.qkv,
+                block.attention.out,
+                block.mlp[0],  # type: ignore[arg-type]
+                block.mlp[2],  # type: ignore[arg-type]
+                (block.norm1, block.norm2),
+            )
+            start_pruned(narrow, usable[index], kept)
 
     def step(
         self, state: Any, index: int, feature: Tensor, activations: BlockActivations | None = None

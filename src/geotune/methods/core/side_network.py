@@ -9,6 +9,9 @@ from geotune.backbones.blocks import from_tiles
 from geotune.methods.core.method_errors import option_error
 from geotune.types import Tap
 
+MIN_WIDTH = 8
+"""Layer normalisation of a single channel would always return zero."""
+
 
 def check_reduction(backbone: Backbone, reduction: int) -> None:
     """Raise `GeotuneError` if C / reduction is below one channel for some tap."""
