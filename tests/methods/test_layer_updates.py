@@ -143,9 +143,9 @@ def test_mode_approximation_matches_its_formula(inputs: int, outputs: int) -> No
     width, rank, scale = 3, 2, 0.7
     layer, x = nn.Linear(inputs, outputs), torch.randn(4, inputs)
     factors = ModeFactors(width, rank)
-    update = ModeUpdate(layer, factors, scale, 0.1, owns_factors=True).eval()
-    p = randomise(update)
-    u, g, v = (p[f"factors.{name}"] for name in ("u", "core", "v"))
+    update = ModeUpdate(layer, factors, scale, 0.1).eval()
+    p, shared = randomise(update), randomise(factors)
+    u, g, v = (shared[name] for name in ("u", "core", "v"))
     y = x @ layer.weight.detach().T + layer.bias.detach()
     for m, mode in enumerate(p["modes"]):
         core = torch.zeros(rank, rank)

@@ -21,7 +21,7 @@ def test_block_output_matches_the_formula(make_backbone: MakeBackbone) -> None:
     token stays."""
     encoder = Rein(num_tokens=3, rank=2, stem_width=0).attach(make_backbone("vit")).eval()
     block = encoder.backbone.blocks[1]
-    part, layers = block.part, encoder.backbone.blocks[0].part.layers
+    part, layers = block.part, encoder.backbone.part["64"]
     for parameter in encoder.parameters():
         if parameter.requires_grad:
             nn.init.normal_(parameter, std=0.5)
@@ -48,7 +48,7 @@ def test_blocks_of_one_width_share_layers(
 ) -> None:
     encoder = Rein(rank=2, stem_width=0).attach(make_backbone(family))
     names = encoder.trainable_names()
-    assert len([name for name in names if name.endswith("layers.scale")]) == widths
+    assert len([name for name in names if name.endswith(".scale")]) == widths
     assert len([name for name in names if name.endswith("part.a")]) == len(encoder.backbone.taps)
 
 

@@ -23,6 +23,10 @@ CASES: list[dict[str, Any]] = [
         "train.activation_checkpointing": "all",
     },
     {"method": {"kind": "adapter"}},
+    {"method": {"kind": "aurora", "rank": 8}},  # parameters that blocks share
+    {"method": {"kind": "rein"}},
+    {"method": {"kind": "sherl"}, "train.activation_checkpointing": "all"},
+    {"method": {"kind": "mpo"}},
     {"method": {"kind": "vpt"}},
     {"method": {"kind": "vit_adapter"}},
     {"method": {"kind": "sidetune"}},  # scalar parameters, like the gates of lst
@@ -58,4 +62,5 @@ def test_sharded_gradients_and_outputs(tiny_values: Callable[..., dict[str, Any]
     for case, errors in zip(CASES, json.loads(done.stdout), strict=True):
         assert errors["gradients"] < 1e-5, (case, errors)
         assert errors["outputs"] < 1e-5, (case, errors)
-        assert (errors["scalars"] > 0) == (case["method"]["kind"] in ("sidetune", "lst"))
+        with_scalars = ("sidetune", "lst", "rein", "sherl")
+        assert (errors["scalars"] > 0) == (case["method"]["kind"] in with_scalars)

@@ -22,7 +22,12 @@ from geotune.config.method_options import AuroraOptions
 from geotune.methods.core.base import Method
 from geotune.methods.core.encoder import Encoder
 from geotune.methods.core.gradient_check import checked_encoder
-from geotune.methods.core.injection import block_widths, check_width, require_blocks
+from geotune.methods.core.injection import (
+    add_shared_part,
+    block_widths,
+    check_width,
+    require_blocks,
+)
 from geotune.methods.core.layer_updates import LayerUpdate, merge_updates, update_layers
 from geotune.methods.core.method_errors import unsupported_error
 from geotune.methods.core.target_layers import Layer, target_layers
@@ -45,15 +50,16 @@ class Aurora(AuroraOptions, Method):
         if not layers:
             problem = "no linear layer of its blocks has sizes that are multiples of their width"
             raise unsupported_error("aurora", backbone.name, f"{problem}; choose lora or slr")
-        factors: dict[int, ModeFactors] = {}
+        widths = sorted({width_of[layer] for layer in layers.values()})
+        factors = nn.ModuleDict({str(width): ModeFactors(width, self.rank) for width in widths})
 
         def build(_name: str, layer: Layer) -> ModeUpdate:
-            width = width_of[layer]
-            first = width not in factors
-            shared = factors.setdefault(width, ModeFactors(width, self.rank))
-            return ModeUpdate(layer, shared, self.scale, self.dropout, owns_factors=first)
+            shared = factors[str(width_of[layer])]
+            assert isinstance(shared, ModeFactors)
+            return ModeUpdate(layer, shared, self.scale, self.dropout)
 
         update_layers(backbone, layers, build)
+        add_shared_part(backbone, factors)
         return checked_encoder(backbone, self, merge=merge_updates)
 
 
@@ -76,25 +82,11 @@ class ModeFactors(nn.Module):
 
 
 class ModeUpdate(LayerUpdate):
-    """The formula above, of a linear layer.
+    """The formula above, of a linear layer."""
 
-    Args:
-        owns_factors: the factors are a submodule of this update; others only refer to them.
-    """
-
-    def __init__(
-        self,
-        layer: Layer,
-        factors: ModeFactors,
-        scale: float,
-        dropout: float,
-        *,
-        owns_factors: bool,
-    ) -> None:
+    def __init__(self, layer: Layer, factors: ModeFactors, scale: float, dropout: float) -> None:
         super().__init__()
         self._factors = [factors]  # in a list, so that it is no submodule
-        if owns_factors:
-            self.factors = factors
         outputs, inputs = layer.weight.shape
         self.splits_inputs = inputs > outputs
         self.scale = scale

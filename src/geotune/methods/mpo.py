@@ -121,7 +121,7 @@ def _split_off(tensor: Tensor, count: int) -> list[Tensor]:
         vectors = torch.linalg.eigh(matrix @ matrix.T).eigenvectors.flip(1)[:, :kept]
         largest = vectors.abs().argmax(0, keepdim=True)
         vectors = vectors * vectors.gather(0, largest).sign()
-        split.append(vectors.reshape(bond, size, kept).float())
+        split.append(vectors.reshape(bond, size, kept).float().contiguous())
         rest, bond = vectors.T @ matrix, kept
     return split
 

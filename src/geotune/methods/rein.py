@@ -23,6 +23,7 @@ from geotune.methods.core.base import Method
 from geotune.methods.core.encoder import Encoder
 from geotune.methods.core.gradient_check import checked_encoder
 from geotune.methods.core.injection import (
+    add_shared_part,
     apply_channels_last,
     block_widths,
     check_width,
@@ -42,14 +43,14 @@ class Rein(ReinOptions, Method):
         require_spatial_tokens(backbone, "rein")
         check_width("rank", self.rank, backbone)
         freeze(backbone)
-        shared: dict[int, ReinLayers] = {}
-        for index, channels in enumerate(block_widths(backbone)):
-            first = channels not in shared
-            layers = shared.setdefault(channels, ReinLayers(channels))
-            part = ReinRefinement(
-                backbone, index, layers, self.num_tokens, self.rank, owns_layers=first
-            )
+        widths = block_widths(backbone)
+        shared = nn.ModuleDict({str(width): ReinLayers(width) for width in sorted(set(widths))})
+        for index, width in enumerate(widths):
+            layers = shared[str(width)]
+            assert isinstance(layers, ReinLayers)
+            part = ReinRefinement(backbone, index, layers, self.num_tokens, self.rank)
             insert_after_block(backbone, index, part)
+        add_shared_part(backbone, shared)
         return checked_encoder(backbone, self)
 
 
@@ -65,26 +66,13 @@ class ReinLayers(nn.Module):
 
 
 class ReinRefinement(nn.Module):
-    """The formula above, on a block's output.
-
-    Args:
-        owns_layers: the layers are a submodule of this one; others only refer to them.
-    """
+    """The formula above, on a block's output."""
 
     def __init__(
-        self,
-        backbone: Backbone,
-        index: int,
-        layers: ReinLayers,
-        num_tokens: int,
-        rank: int,
-        *,
-        owns_layers: bool,
+        self, backbone: Backbone, index: int, layers: ReinLayers, num_tokens: int, rank: int
     ) -> None:
         super().__init__()
         self._backbone, self._layers = [backbone], [layers]  # in lists, so no submodules
-        if owns_layers:
-            self.layers = layers
         self.index = index
         channels = layers.channels
         bound = math.sqrt(6 / (3 * backbone.taps[index].stride ** 2 + math.sqrt(channels * rank)))

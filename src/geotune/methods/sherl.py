@@ -29,9 +29,9 @@ from geotune.methods.core.encoder import Encoder
 from geotune.methods.core.gradient_check import checked_encoder
 from geotune.methods.core.injection import (
     ModuleWrapper,
+    add_shared_part,
     block_widths,
     freeze,
-    mark_inserted,
     replace_module,
     require_plain_vit,
     require_spatial_tokens,
@@ -65,6 +65,7 @@ class Sherl(SherlOptions, Method):
             replace_module(backbone, block, _EarlyBlock(block, backbone, merging, index))
         block = backbone.blocks[early]
         replace_module(backbone, block, _FirstLateBlock(block, backbone, merging, early))
+        add_shared_part(backbone, merging)
         return checked_encoder(backbone, self)
 
 
@@ -134,11 +135,10 @@ class _FirstLateBlock(ModuleWrapper):
         self, inner: nn.Module, backbone: Backbone, merging: RedundancyMerging, index: int
     ) -> None:
         super().__init__(inner)
-        self._backbone = [backbone]
-        self.part = mark_inserted(merging)
+        self._backbone, self._merging = [backbone], [merging]
         self.index = index
 
     def forward(self, x: Tensor, *inputs: Any, **named: Any) -> Tensor:
         spatial = self._backbone[0].tokens_to_maps(self.index, x)
-        out: Tensor = self.inner(spatial.restore(self.part(spatial.maps)), *inputs, **named)
+        out: Tensor = self.inner(spatial.restore(self._merging[0](spatial.maps)), *inputs, **named)
         return out

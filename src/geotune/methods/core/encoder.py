@@ -16,7 +16,7 @@ from geotune.backbones.base import Backbone, fingerprint
 from geotune.config.method_options import MethodOptions
 from geotune.errors import GeotuneError
 from geotune.methods.core.block_hooks import capture_block_activations
-from geotune.methods.core.injection import ModuleWrapper, is_inserted
+from geotune.methods.core.injection import ModuleWrapper, is_inserted, remove_shared_part
 from geotune.methods.core.quantization import quantize_frozen
 from geotune.methods.core.reader import BlockActivations, Reader
 from geotune.methods.core.stem import Stem
@@ -227,6 +227,7 @@ class Encoder(nn.Module):
                 key="method.kind",
             )
         self._merge(self.backbone.model)
+        remove_shared_part(self.backbone)
         self._merge = None
         self.merged = True
         self.backbone.fingerprint = fingerprint(self.backbone.model)

@@ -121,6 +121,21 @@ def replace_module(backbone: Backbone, old: nn.Module, new: nn.Module) -> None:
     backbone.model.set_submodule(name, new)
 
 
+def add_shared_part(backbone: Backbone, part: nn.Module) -> None:
+    """Register what inserted modules of several blocks share, as `backbone.part`.
+
+    It is outside of the blocks, because sharded training gathers the parameters of one block at a
+    time; the inserted modules keep it in a list, so that it is no submodule of theirs.
+    """
+    backbone.part = mark_inserted(part)
+
+
+def remove_shared_part(backbone: Backbone) -> None:
+    """Undo `add_shared_part`, if it was called."""
+    if hasattr(backbone, "part"):
+        del backbone.part
+
+
 def insert_after_attention(backbone: Backbone, index: int, part: nn.Module) -> None:
     """Apply `part` to the attention output of block `index`, before the residual addition."""
     _wrap(backbone, index, backbone.block_parts(index).attention, SequentialAdapter, part)
