@@ -107,7 +107,11 @@ def attach_to_copy(backbone: geotune.Backbone, kind: str, method: Method) -> Non
             raise
         except Exception:
             pass  # the model reads values, which fake tensors do not have
-    geotune.attach(copy.deepcopy(backbone), method)
+    real = copy.deepcopy(backbone)
+    for parameter in real.parameters():  # uninitialised memory may hold numbers that are not finite
+        if parameter.is_floating_point():
+            parameter.data.normal_(std=0.02)
+    geotune.attach(real, method)
 
 
 def index_entry(name: str, info: ModelInfo | None, known_methods: dict[str, str]) -> dict[str, Any]:
