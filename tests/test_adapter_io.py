@@ -335,3 +335,11 @@ def test_saving_makes_no_second_copy_of_the_tensors(tmp_path: Path) -> None:
     taken = peak_growth(lambda: save_tensors(tmp_path / TENSORS, state))
     assert taken < 8 * 2**20
     torch.testing.assert_close(load_file(tmp_path / TENSORS), state)
+
+
+def test_an_adapter_is_as_readable_as_other_files(tmp_path: Path) -> None:
+    """Not by its owner alone, as safetensors writes it: it is there to be handed on."""
+    other = tmp_path / "other"
+    other.touch()
+    save_tensors(tmp_path / TENSORS, {"a": torch.zeros(1)})
+    assert (tmp_path / TENSORS).stat().st_mode == other.stat().st_mode

@@ -59,6 +59,7 @@ def test_fit_prints_results_and_is_complete_the_second_time(
     assert f"{metrics['miou']:.3f}" in out and f"{metrics['iou/water']:.3f}" in out
     assert f"report: {run}/report.html" in out and f"adapter: {run}/adapter.safetensors" in out
     assert "parameters trained" in out and "process memory" in out
+    assert f"geotune test {run} " in out
     assert "method.kind=frozen" in err and "method.min_width" in err
     assert "random weights" in err
     assert "epoch 1/1" in err

@@ -87,7 +87,10 @@ def load_adapter_state(model: Model, state: Mapping[str, Tensor], source: str) -
 def save_tensors(path: Path, state: Mapping[str, Tensor]) -> None:
     """Write tensors of any device to a `.safetensors` file, atomically and without copying them."""
     with replacing(path) as incomplete:
+        incomplete.touch()
+        mode = incomplete.stat().st_mode  # as of other files; safetensors' are its owner's only
         save_file({name: tensor.cpu().contiguous() for name, tensor in state.items()}, incomplete)
+        incomplete.chmod(mode)
 
 
 def file_hash(path: Path) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import rasterio
 import yaml
+from affine import Affine
 
 from geotune.config import parse_recipe
 from geotune.errors import GeotuneError
@@ -297,9 +298,11 @@ def test_other_scale_and_offset_of_a_scene_give_a_warning(check: Any, data: Data
 def test_inconsistent_files_give_warnings(check: Any, data: Data) -> None:
     with rasterio.open(data.scene("b")) as file:
         image = file.read()
-    write(data.scene("b"), image.astype("uint16"), 1, nodata=0)
+        larger = file.transform @ Affine.scale(1.5)
+    write(data.scene("b"), image.astype("uint16"), 1, nodata=0, transform=larger)
     _, result = check()
     warnings = " ".join(texts(result, "warning"))
+    assert re.search(r"pixel size is .* m in 5 of 6 scenes.*data\.resolution", warnings)
     assert re.search(r"data type is float32 in 5 of 6 scenes, but not in .*b\.tif", warnings)
     assert re.search(r"nodata value is None in 5 of 6 scenes, but not in .*b\.tif", warnings)
 

@@ -196,8 +196,10 @@ with exclusive_lock(Path({str(path.parent / "bench")!r})):
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as other:
         assert other.stdout is not None and other.stdout.readline() == "held\n"
+        said: list[str] = []
         with raises("run-in-use", file=path.parent / "bench"):
-            bench(path)
+            bench(path, on_message=said.append)
+        assert any(f" in {path.parent / 'bench' / 'runs'}" in text for text in said)
         other.communicate("")
     with exclusive_lock(path.parent / "bench"):
         pass

@@ -16,6 +16,7 @@ from geotune.errors import GeotuneError, RecipeError
 from geotune.training.lock import exclusive_lock
 from geotune.utils.atomic import write_atomically
 from geotune.utils.code_hash import training_code
+from geotune.utils.text import pluralize
 
 PAGE = "bench.html"
 
@@ -76,6 +77,8 @@ def bench(
     from geotune.bench.objectives import objectives_of  # slow: imports torch
 
     objectives, pages = objectives_of(suite, specs)
+    if not table_only:
+        on_message(f"{pluralize(len(specs), 'run')} in {folder / 'runs'}, a line after each")
     rows = (
         _existing_rows(folder, specs)
         if table_only

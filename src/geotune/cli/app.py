@@ -91,7 +91,7 @@ def _launch(
 
 AFTER_INTERRUPT = {
     "fit": "Run the same command again to resume from the last completed epoch, or geotune finish "
-    "RUN to keep the best epoch so far.",
+    "RUN (by default runs/RECIPE) to keep the best epoch so far.",
     "demo": "Run the same command again to resume from the last completed epoch.",
     "bench": "Run the same command again to resume; completed runs are kept.",
     "cache": "Run the same command again to compute the missing features.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -106,3 +107,6 @@ def _show_fit(result: FitResult, as_json: bool) -> None:
     )
     out().print(f"adapter: {result.run / 'adapter.safetensors'}")
     out().print(f"report: {result.run / 'report.html'}")
+    run = shlex.quote(str(result.run))
+    out().print(f"next:\n  geotune test {run}  [dim]# the metrics of the test split[/dim]")
+    out().print(f"  geotune predict {run} IMAGES --out maps  [dim]# maps, or objects[/dim]")

@@ -96,7 +96,7 @@ def _show(result: InitResult) -> None:
     out().print(f"recipe: {result.recipe}\nnext:")
     for command, purpose in (
         ("check", "the data, with a page of images and labels"),
-        ("plan", "the memory of a training"),
+        ("plan", "the memory of a training; with --time also its time"),
         ("fit", "train"),
     ):
         out().print(f"  geotune {command} {path}  [dim]# {purpose}[/dim]")

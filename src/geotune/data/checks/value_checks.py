@@ -195,6 +195,7 @@ PROPERTIES: dict[str, tuple[Property, Severity]] = {
     "CRS": (_crs, "note"),  # different UTM zones are compatible
     "size": (_shape, "note"),  # smaller scenes are padded
 }
+ADVICE = {"pixel size": "; data.resolution resamples all to one size, such as 10 m"}
 
 
 def check_consistency(scanned: ScannedData) -> list[Issue]:
@@ -217,5 +218,6 @@ def check_consistency(scanned: ScannedData) -> list[Issue]:
             examples = dict(zip(values, paths, strict=True))
             listed = join_some([f"{value} ({path})" for value, path in examples.items()])
             text = f"the {name} differs between the {len(scenes)} scenes: {listed}"
-        issues.append(Issue(severity, "consistency", text, others[0][0]))
+        advice = ADVICE.get(name, "")
+        issues.append(Issue(severity, "consistency", text + advice, others[0][0]))
     return issues
