@@ -20,6 +20,8 @@ RECIPE_NOTES = "reference/recipe-notes.md"
 MARK = re.compile(r"^<!-- generated: ([\w-]+) -->$", re.MULTILINE)
 OUTSIDE = re.compile(r"\]\((?:\.\./)+((?:benchmarks|recipes)/[\w./-]+\.md)\)")
 """A link to a Markdown file of the repository outside of this folder."""
+ROW = re.compile(r"^\|.*", re.MULTILINE)
+"""A row of a table, whose narrow columns would break the line before a per cent sign."""
 
 
 def fill(text: str) -> str:
@@ -28,6 +30,7 @@ def fill(text: str) -> str:
     Raises `KeyError` for an unknown part or link.
     """
     text = MARK.sub(lambda mark: PARTS[mark[1]](), text)
+    text = ROW.sub(lambda row: re.sub(r"(?<=\d) %", "\N{NO-BREAK SPACE}%", row[0]), text)
     return OUTSIDE.sub(lambda link: f"]({_outside_pages()[link[1]]})", text)
 
 
