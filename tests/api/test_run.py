@@ -96,7 +96,9 @@ def test_another_number_of_channels_is_an_error(run: geotune.Run) -> None:
 def test_plots_show_the_history_and_the_labels_of_a_window(
     run: geotune.Run, tiny_values: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
-    assert len(run.plot().axes) == 2
+    shown = [[line.get_label() for line in ax.lines] for ax in run.plot().axes]
+    assert shown[0] == ["val/loss", "train/loss", "best epoch"]
+    assert shown[1][0] == "val/miou" and "step" not in shown[1]
     scenes = geotune.open_scenes(tiny_values())
     assert [scene.name for scene in scenes] == ["a", "b", "c", "d"]
     figure = geotune.plot(scenes[3], window=Window(0, 0, 32, 32), model=run.model())

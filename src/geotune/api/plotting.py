@@ -61,7 +61,7 @@ def plot(
     pixels = item.image if item.image.ndim == 3 else item.image[:, -1]
     bands = bands or [f"band{i + 1}" for i in range(len(pixels))]
     panels = 2 if model is None else 3
-    figure = Figure(figsize=(4 * panels, 4.4), layout="constrained")
+    figure = Figure(figsize=(4 * panels, 4.4), layout="compressed")
     axes: Sequence[Axes] = figure.subplots(1, panels)
     figure.suptitle(item.name)
     rgb = to_rgb(pixels, bands)
@@ -77,9 +77,9 @@ def plot(
 
 def _plot_history(run: Run) -> Figure:
     rows = run.history
-    names = [name for name in rows[0] if name not in ("epoch", "seconds", "lr")]
-    losses = [name for name in names if "loss" in name]
-    scores = [name for name in names if name not in losses and "/" not in name][:3]
+    losses = [name for name in rows[0] if "loss" in name]
+    overall = [name for name in rows[0] if name.startswith("val/") and name.count("/") == 1]
+    scores = [name for name in overall if name not in losses][:3]
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     epochs = range(1, len(rows) + 1)
