@@ -61,9 +61,9 @@ def plot(
     pixels = item.image if item.image.ndim == 3 else item.image[:, -1]
     bands = bands or [f"band{i + 1}" for i in range(len(pixels))]
     panels = 2 if model is None else 3
-    figure = Figure(figsize=(4 * panels, 4.4), layout="compressed")
+    figure = Figure(figsize=(4 * panels, 4.4), layout="constrained")
     axes: Sequence[Axes] = figure.subplots(1, panels)
-    figure.suptitle(item.name)
+    figure.suptitle(f"{item.name}\n")  # the line keeps it clear of the titles in notebooks
     rgb = to_rgb(pixels, bands)
     for ax, title in zip(axes, ("image", "labels", "prediction"), strict=False):
         ax.imshow(rgb)
