@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from geotune.registry import METHODS, find
 
 if TYPE_CHECKING:
+    from geotune.api.averaging import average as average
     from geotune.api.caching import cache as cache
     from geotune.api.checking import check as check
     from geotune.api.fitting import finish as finish
@@ -80,6 +81,7 @@ _EXPORTS = {
     "Run": "geotune.api.run:Run",
     "TrainedModel": "geotune.api.run:TrainedModel",
     "attach": "geotune.methods.core.base:attach",
+    "average": "geotune.api.averaging:average",
     "backbone": "geotune.backbones.create:backbone",
     "cache": "geotune.api.caching:cache",
     "check": "geotune.api.checking:check",

@@ -110,27 +110,38 @@ def save_adapter(
     version: str,
 ) -> int:
     """Write both files atomically. Returns the size of the tensor file in bytes."""
+    base = {
+        "name": backbone.name,
+        "fingerprint": backbone.fingerprint,
+        "source": backbone.source,
+        "licence": backbone.licence,
+    }
+    config = AdapterConfig(base, normalization, dict(sections), prediction, version, hash="")
+    return write_adapter(folder, state, config)
+
+
+def write_adapter(folder: Path, state: Mapping[str, Tensor], config: AdapterConfig) -> int:
+    """Write both files atomically, with the hash of the tensors' file instead of the config's.
+
+    Returns the size of that file in bytes.
+    """
     save_tensors(folder / TENSORS, state)
-    config = {
+    normalization = config.normalization
+    values = {
         "format": FORMAT,
-        "geotune": version,
-        "base": {
-            "name": backbone.name,
-            "fingerprint": backbone.fingerprint,
-            "source": backbone.source,
-            "licence": backbone.licence,
-        },
+        "geotune": config.geotune,
+        "base": config.base,
         "bands": list(normalization.bands),
         "normalization": {
             "offset": list(normalization.offset),
             "scale": list(normalization.scale),
             "fill": normalization.fill and list(normalization.fill),
         },
-        **sections,
-        "prediction": prediction.model_dump(mode="json"),
+        **config.sections,
+        "prediction": config.prediction.model_dump(mode="json"),
         "hash": file_hash(folder / TENSORS),
     }
-    write_atomically(folder / ADAPTER_CONFIG, json.dumps(config, indent=2).encode())
+    write_atomically(folder / ADAPTER_CONFIG, json.dumps(values, indent=2).encode())
     return (folder / TENSORS).stat().st_size
 
 

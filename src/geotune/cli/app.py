@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 from cyclopts import App, CycloptsError, Parameter
 
 import geotune
+from geotune.cli.average import average
 from geotune.cli.bench import bench
 from geotune.cli.cache import cache
 from geotune.cli.check import check
@@ -55,7 +56,7 @@ def _paragraphs(doc: str) -> str:
 
 
 for command in (
-    init, check, plan, fit, finish, cache, test, predict, bench, list_, unpack, demo
+    init, check, plan, fit, finish, cache, test, predict, average, bench, list_, unpack, demo
 ):  # fmt: skip
     command.__doc__ = _paragraphs(command.__doc__ or "")
     app.command(command, name=command.__name__.rstrip("_"))

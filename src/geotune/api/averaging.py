@@ -1,0 +1,269 @@
+"""Average adapters that were trained apart (FedAvg, McMahan et al., arXiv 1602.05629)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from geotune.adapter_config import AdapterConfig, TrainingImages, load_adapter_config
+from geotune.adapter_io import read_tensors, write_adapter
+from geotune.errors import GeotuneError
+from geotune.utils.text import join_some
+
+LOW_RANK = ((".lora_A.", ".lora_B."),)
+"""Names of the two factors of an update, `B A`: peft's, of linear layers and convolutions."""
+
+FACTORED = ("molora", "slr", "aurora", "mpo", "dtl", "lorand")
+"""Methods with other products of trained tensors, whose factors are averaged one by one."""
+
+SHARES_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class AverageResult:
+    """An average that was written.
+
+    Attributes:
+        folder: of its adapter.
+        weights: share of each adapter, of sum 1.
+        adapter_bytes: size of the tensors' file.
+        lost: of each low-rank update of the average, by the name of its first factor, the share of
+            its Frobenius norm that the rank of the adapters cannot hold.
+        notes: what a user should know of the average.
+    """
+
+    folder: Path
+    weights: tuple[float, ...]
+    adapter_bytes: int
+    lost: dict[str, float]
+    notes: tuple[str, ...]
+
+
+def average(
+    adapters: Sequence[Path | str], out: Path | str, *, weights: Sequence[float] | None = None
+) -> AverageResult:
+    """Average adapters of one base model and recipe, weighted, into an adapter in `out`.
+
+    Trained tensors and means of batch norm are averaged, its variances pooled by the law of total
+    variance. Low-rank updates of `lora` and `peft` are averaged as products and factorised again by
+    a singular value decomposition, because the mean of the factors belongs to another matrix.
+    Thresholds that were chosen on the validation data of one adapter are left out.
+
+    Args:
+        adapters: run folders or folders with `adapter.json` and `adapter.safetensors`, two or more.
+        out: folder for the average.
+        weights: the number of training images of each adapter, or shares of sum 1; equal by
+            default.
+
+    Raises `GeotuneError` for adapters of other base weights or recipes, for other normalisations,
+    for weights that do not fit, and if `out` contains an adapter.
+    """
+    folders, target = [Path(folder) for folder in adapters], Path(out)
+    shares = _shares(weights, len(folders))
+    configs = [load_adapter_config(folder) for folder in folders]
+    for folder, config in zip(folders[1:], configs[1:], strict=True):
+        _check_equal(folders[0], configs[0], folder, config)
+    if target.exists() and any(target.iterdir()):
+        raise GeotuneError(
+            f"{target}: the folder is not empty; choose another one",
+            code="output-exists",
+            file=target,
+        )
+    states = [read_tensors(f, config) for f, config in zip(folders, configs, strict=True)]
+    for folder, state in zip(folders[1:], states[1:], strict=True):
+        _check_tensors(folders[0], states[0], folder, state)
+    mean, lost = _average_states(states, shares)
+    target.mkdir(parents=True, exist_ok=True)
+    size = write_adapter(target, mean, _average_configs(configs, shares))
+    return AverageResult(target, shares, size, lost, _notes(configs[0], lost))
+
+
+def _shares(weights: Sequence[float] | None, count: int) -> tuple[float, ...]:
+    """The weights as shares of sum 1. Raises `GeotuneError` for unusable ones."""
+    if count < 2:
+        raise GeotuneError(
+            f"found {count} adapter, expected two or more to average", code="option-invalid"
+        )
+    if weights is None:
+        return (1 / count,) * count
+    shown = ", ".join(f"{weight:g}" for weight in weights)
+    problem = ""
+    if len(weights) != count:
+        problem = f"found {len(weights)} ({shown}) for {count} adapters; give one for each"
+    elif not all(math.isfinite(weight) and weight > 0 for weight in weights):
+        problem = f"found {shown}; expected positive numbers: leave an adapter of weight 0 out"
+    elif all(weight < 1 for weight in weights) and abs(sum(weights) - 1) > SHARES_TOLERANCE:
+        problem = f"shares {shown} sum to {sum(weights):g}, expected 1; or give numbers of images"
+    if problem:
+        raise GeotuneError(f"weights: {problem}", code="option-invalid", key="weights")
+    return tuple(weight / sum(weights) for weight in weights)
+
+
+def _check_equal(first: Path, one: AdapterConfig, second: Path, other: AdapterConfig) -> None:
+    """Raise `GeotuneError` if two adapters are not of the same base, recipe and normalisation."""
+    for key in ("name", "fingerprint"):
+        if one.base[key] != other.base[key]:
+            raise GeotuneError(
+                f"{second}: the base model's {key} is {other.base[key]}, that of {first} is "
+                f"{one.base[key]}; only adapters of the same base weights have an average",
+                code="adapter-base",
+                file=second,
+            )
+    for section, ours in one.sections.items():
+        theirs = other.sections[section]
+        skipped = {"weights"} if section == "backbone" else set()  # a path of each machine
+        keys = [
+            f"{section}.{key}"
+            for key in sorted({*ours, *theirs} - skipped)
+            if ours.get(key) != theirs.get(key)
+        ]
+        if keys:
+            raise GeotuneError(
+                f"{second}: {join_some(keys, 5)} differ from {first}; train the adapters with one "
+                "recipe",
+                code="adapter-mismatch",
+                key=keys[0],
+                file=second,
+            )
+    if one.normalization != other.normalization:
+        raise GeotuneError(
+            f"{second}: the normalisation of its images differs from that of {first}, so equal "
+            "tensors would mean different things; train with the same values: "
+            "data.normalize=backbone, or a mean and standard deviation for each band",
+            code="adapter-mismatch",
+            key="data.normalize",
+            file=second,
+        )
+
+
+def _check_tensors(
+    first: Path, state: Mapping[str, Tensor], second: Path, other: Mapping[str, Tensor]
+) -> None:
+    shapes, others = ({k: tuple(t.shape) for k, t in s.items()} for s in (state, other))
+    if shapes != others:
+        differing = sorted(k for k in {*shapes, *others} if shapes.get(k) != others.get(k))
+        raise GeotuneError(
+            f"{second}: {join_some(differing, 5)} are missing or have other shapes than in "
+            f"{first}; train the adapters with one recipe and one version of geotune",
+            code="adapter-mismatch",
+            file=second,
+        )
+
+
+def _average_states(
+    states: Sequence[Mapping[str, Tensor]], shares: Sequence[float]
+) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """The average of the tensors, and what the rank lost of each low-rank update."""
+    mean, lost = {}, {}
+    for name, first in states[0].items():
+        tensors = [state[name] for state in states]
+        down = next((pair for pair in LOW_RANK if pair[0] in name), None)
+        if name in mean:
+            continue
+        if down is not None and (up := name.replace(*down)) in states[0]:
+            ups = [state[up] for state in states]
+            mean[name], mean[up], lost[name] = _average_products(tensors, ups, shares)
+        elif name.endswith("num_batches_tracked"):
+            mean[name] = torch.stack(tensors).sum(0)
+        elif name.endswith("running_var"):
+            centres = [state[name.removesuffix("var") + "mean"] for state in states]
+            squares = [v + m**2 for v, m in zip(tensors, centres, strict=True)]
+            mean[name] = _weighted(squares, shares) - _weighted(centres, shares) ** 2
+        elif first.is_floating_point():
+            mean[name] = _weighted(tensors, shares)
+        else:  # counters and indices, which training does not change
+            mean[name] = first
+    return {name: mean[name] for name in states[0]}, lost
+
+
+def _weighted(tensors: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
+    """The weighted mean, summed in double precision."""
+    total = sum(share * t.double() for share, t in zip(shares, tensors, strict=True))
+    assert isinstance(total, Tensor)
+    return total.to(tensors[0].dtype)
+
+
+def _average_products(
+    downs: Sequence[Tensor], ups: Sequence[Tensor], shares: Sequence[float]
+) -> tuple[Tensor, Tensor, float]:
+    """Factors `A` `(r, ...)` and `B` `(out, r, ...)` of the best rank-r average of `B A`.
+
+    The products are never formed: with stacked factors `[w_k B_k] [A_k]`, QR decompositions of both
+    reduce the decomposition to a matrix of side `K r`.
+    """
+    rank = len(downs[0])
+    stacked_a = torch.cat([a.double().flatten(1) for a in downs])
+    stacked_b = torch.cat(
+        [share * b.double().flatten(1) for share, b in zip(shares, ups, strict=True)], dim=1
+    )
+    q_b, r_b = torch.linalg.qr(stacked_b)
+    q_a, r_a = torch.linalg.qr(stacked_a.T)
+    u, s, v = torch.linalg.svd(r_b @ r_a.T)
+    kept = s[:rank].sqrt()
+    count = len(kept)
+    b = ups[0].new_zeros(len(ups[0]), rank, dtype=torch.float64)
+    a = downs[0].new_zeros(rank, stacked_a.shape[1], dtype=torch.float64)
+    b[:, :count] = q_b @ u[:, :count] * kept
+    a[:count] = kept[:, None] * (q_a @ v.T[:, :count]).T
+    total = float(s.norm())
+    loss = float(s[rank:].norm()) / total if total else 0.0
+    return (
+        a.reshape(downs[0].shape).to(downs[0].dtype),
+        b.reshape(ups[0].shape).to(ups[0].dtype),
+        loss,
+    )
+
+
+def _average_configs(configs: Sequence[AdapterConfig], shares: Sequence[float]) -> AdapterConfig:
+    """The first adapter's config, without what its own validation data chose."""
+    first = configs[0]
+    images = [config.prediction.images for config in configs]
+    settings: dict[str, Any] = {"score_thresholds": {}, "class_thresholds": []}
+    if all(image is not None for image in images):
+        settings["images"] = _pooled([i for i in images if i is not None], shares)
+    return replace(first, prediction=first.prediction.model_copy(update=settings))
+
+
+def _pooled(images: Sequence[TrainingImages], shares: Sequence[float]) -> TrainingImages:
+    """What the training images of all adapters were like."""
+    means = torch.tensor([image.mean for image in images], dtype=torch.float64)
+    stds = torch.tensor([image.std for image in images], dtype=torch.float64)
+    weights = torch.tensor(shares, dtype=torch.float64)[:, None]
+    mean = (weights * means).sum(0)
+    variance = (weights * (stds**2 + means**2)).sum(0) - mean**2
+    sides = [image.pixel_m for image in images if image.pixel_m is not None]
+    return images[0].model_copy(
+        update={
+            "mean": mean.tolist(),
+            "std": variance.clamp(min=0).sqrt().tolist(),
+            "dtypes": sorted({dtype for image in images for dtype in image.dtypes}),
+            "pixel_m": (min(s[0] for s in sides), max(s[1] for s in sides)) if sides else None,
+        }
+    )
+
+
+def _notes(config: AdapterConfig, lost: Mapping[str, float]) -> tuple[str, ...]:
+    notes = []
+    if lost:
+        notes.append(
+            f"{len(lost)} low-rank updates averaged as products; their rank holds all but "
+            f"{max(lost.values()):.1%} of the norm of each"
+        )
+    kind = str(config.sections["method"].get("kind"))
+    if kind in FACTORED:
+        notes.append(
+            f"{kind} multiplies trained tensors: the average of its tensors is not the average of "
+            "its updates"
+        )
+    if config.prediction.score_thresholds or config.prediction.class_thresholds:
+        notes.append(
+            "thresholds were chosen on one adapter's validation data and are left out: set them in "
+            "geotune predict"
+        )
+    return tuple(notes)
