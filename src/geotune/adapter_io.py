@@ -61,8 +61,18 @@ def _has_fixed_buffers(model: Model, name: str, module: nn.Module) -> bool:
     return name.startswith("encoder.backbone.")
 
 
-def load_adapter_state(model: Model, state: Mapping[str, Tensor], source: str) -> None:
-    """Load an adapter's tensors. Raises `GeotuneError` if names or shapes differ."""
+def load_adapter_state(
+    model: Model,
+    state: Mapping[str, Tensor],
+    source: str,
+    *,
+    expected_by: str = "adapter.json",
+    advice: str = "the file was changed or written by another version",
+) -> None:
+    """Load an adapter's tensors. Raises `GeotuneError` if names or shapes differ.
+
+    `expected_by` names what describes the model; the error ends with `advice`.
+    """
     expected = adapter_state(model)
     differences = {
         "missing": sorted(expected.keys() - state.keys()),
@@ -76,8 +86,7 @@ def load_adapter_state(model: Model, state: Mapping[str, Tensor], source: str) -
             f"{k} {', '.join(names[:5])}" for k, names in differences.items() if names
         )
         raise GeotuneError(
-            f"{source}: the tensors do not match the model in adapter.json: {listed}; "
-            "the file was changed or written by another version",
+            f"{source}: the tensors do not match the model in {expected_by}: {listed}; {advice}",
             code="adapter-mismatch",
             file=source,
         )

@@ -201,3 +201,24 @@ def test_adapters_that_do_not_belong_together(first: Path, tmp_path: Path) -> No
     assert not out.exists()
     geotune.average([first, fine], out)
     assert isinstance(load_adapter_config(out), AdapterConfig)
+
+
+def test_training_starts_from_an_adapter(first: Path, tmp_path: Path, geotune: Command) -> None:
+    config = load_adapter_config(first)
+    start, state = site(first, tmp_path / "start", lambda name, tensor: tensor + 1)
+    recipe = str(first / "recipe.yaml")
+    own = ["train.lr=1e-12", "train.weight_decay=0", f"train.run={tmp_path / 'second'}"]
+    code, _, err = geotune("fit", recipe, *own, "--from", start)
+    assert code == 0, err
+    trained = read_tensors(tmp_path / "second", load_adapter_config(tmp_path / "second"))
+    for name, tensor in trained.items():
+        if "running" not in name and "num_batches" not in name:
+            torch.testing.assert_close(tensor, state[name])
+    wider = [f"train.run={tmp_path / 'wider'}", "method.rank=4", "--from", first]
+    code, _, err = geotune("fit", recipe, *wider)
+    assert code == 1 and "adapter-mismatch" in err and "lora_A" in err and "the recipe" in err
+    base = {**config.base, "fingerprint": "f" * 32}
+    other, _ = site(first, tmp_path / "other", lambda name, tensor: tensor, base=base)
+    code, _, err = geotune("fit", recipe, f"train.run={tmp_path / 'b'}", "--from", other)
+    assert code == 1 and "adapter-base" in err
+    assert not (tmp_path / "wider").exists() and not (tmp_path / "b").exists()

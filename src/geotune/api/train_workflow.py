@@ -6,13 +6,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback
 from safetensors.torch import load_file
 
 import geotune
-from geotune.adapter_io import adapter_state, load_adapter_state, save_adapter
+from geotune.adapter_config import load_adapter_config
+from geotune.adapter_io import (
+    adapter_state,
+    check_base_model,
+    load_adapter_state,
+    read_tensors,
+    save_adapter,
+)
 from geotune.api.environment import device_name, versions
 from geotune.api.recipes import OnMessage
 from geotune.api.worst_windows import write_worst_windows
@@ -87,6 +95,8 @@ def train(
     built = build_training(recipe, data.statistics, data.class_counts["train"])
     on_progress("building the model", 1, 1)
     resolve_monitor(built, recipe.train)
+    if recipe.train.start_from is not None and not folder.has_checkpoint:
+        start_from_adapter(built, recipe.train.start_from)
     own_notes = [*data.notes, *resolved_notes, *built.notes]
     if note := layer_decay_note(built.model, recipe.train.layer_decay):
         own_notes.append(note)
@@ -153,6 +163,22 @@ def train(
     summary = _finish(recipe, folder, built, data, fitted, validation, notes)
     on_progress("writing the report", 1, 1)
     return TrainResult(validation.metrics, summary, fitted.resumed)
+
+
+def start_from_adapter(built: BuiltModel, folder: Path) -> None:
+    """Load the trained tensors of a run or an adapter into the model of a recipe.
+
+    Raises `GeotuneError` if they belong to another backbone or model.
+    """
+    config = load_adapter_config(folder)
+    check_base_model(built.backbone, config, folder)
+    load_adapter_state(
+        built.model,
+        read_tensors(folder, config),
+        f"train.start_from {folder}",
+        expected_by="the recipe",
+        advice="start from an adapter with the recipe's method, decoder and classes",
+    )
 
 
 def epoch_validation(data: DataModule, max_windows: int | None) -> DataModule:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 def fit(
     recipe: Path,
     *overrides: str,
+    start_from: Annotated[Path | None, Parameter(name="--from")] = None,
     overwrite: Annotated[bool, Parameter(negative="")] = False,
     estimate_memory: Annotated[bool, Parameter(negative="")] = False,
     as_json: Json = False,
@@ -34,6 +36,8 @@ def fit(
         The YAML file, or the folder of a run to resume or to continue.
     overrides
         Changes, such as method.kind=lora train.epochs=5.
+    start_from
+        Start from the trained tensors of this run or adapter: train.start_from.
     overwrite
         Start again and remove an earlier run from the folder.
     estimate_memory
@@ -44,6 +48,8 @@ def fit(
     with show_progress() as on_progress:
         with loading_libraries(on_progress, DATA_MODULES):
             from geotune.api.fitting import fit as fit_recipe
+        if start_from is not None:
+            overrides = (*overrides, f"train.start_from={json.dumps(str(start_from))}")
         result = fit_recipe(
             recipe,
             overrides,

@@ -24,6 +24,11 @@ class TrainOptions(OptionsModel):
     run: Path | None = Field(
         default=None, description="run folder; by default runs/<recipe's name>"
     )
+    start_from: Path | None = Field(
+        default=None,
+        description="run or adapter whose trained tensors the training starts from, of the same "
+        "backbone, method, decoder and task",
+    )
     epochs: PositiveInt = Field(
         default=20, description="rounds of data.samples windows, then validation"
     )
