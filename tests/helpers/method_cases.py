@@ -208,5 +208,6 @@ NEED_BLOCKS = (
         "adaptformer",
         "lorand",
         "aurora",
+        "lst-pruned",
     }
 )
