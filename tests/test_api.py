@@ -67,7 +67,8 @@ def test_light_commands_import_no_heavy_package(code: str, printed: str) -> None
 
 def test_workflows_import_torch_on_use() -> None:
     modules, _ = modules_after(
-        "import geotune.api.fitting, geotune.api.testing, geotune.api.prediction"
+        "import geotune.api.fitting, geotune.api.testing, geotune.api.prediction\n"
+        "import geotune.api.init.create_recipe"
     )
     assert "rasterio" in modules
     assert not modules.intersection({"torch", "timm", "lightning", "matplotlib"})

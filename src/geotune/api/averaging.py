@@ -14,10 +14,11 @@ from torch import Tensor
 from geotune.adapter_config import AdapterConfig, TrainingImages, load_adapter_config
 from geotune.adapter_io import read_tensors, write_adapter
 from geotune.errors import GeotuneError
+from geotune.training.run_dir import changed_values
 from geotune.utils.text import join_some
 
-LOW_RANK = ((".lora_A.", ".lora_B."),)
-"""Names of the two factors of an update, `B A`: peft's, of linear layers and convolutions."""
+DOWN, UP = ".lora_A.", ".lora_B."
+"""In the names of the factors of an update `B A`: peft's, of linear layers and convolutions."""
 
 FACTORED = ("molora", "slr", "aurora", "mpo", "dtl", "lorand")
 """Methods with other products of trained tensors, whose factors are averaged one by one."""
@@ -115,22 +116,16 @@ def _check_equal(first: Path, one: AdapterConfig, second: Path, other: AdapterCo
                 code="adapter-base",
                 file=second,
             )
-    for section, ours in one.sections.items():
-        theirs = other.sections[section]
-        skipped = {"weights"} if section == "backbone" else set()  # a path of each machine
-        keys = [
-            f"{section}.{key}"
-            for key in sorted({*ours, *theirs} - skipped)
-            if ours.get(key) != theirs.get(key)
-        ]
-        if keys:
-            raise GeotuneError(
-                f"{second}: {join_some(keys, 5)} differ from {first}; train the adapters with one "
-                "recipe",
-                code="adapter-mismatch",
-                key=keys[0],
-                file=second,
-            )
+    changed = changed_values(one.sections, other.sections)
+    changed = [c for c in changed if not c.startswith("backbone.weights:")]  # a path of each site
+    if changed:
+        raise GeotuneError(
+            f"{second}: of another recipe than {first} ({join_some(changed, 5)}); train the "
+            "adapters with one recipe",
+            code="adapter-mismatch",
+            key=changed[0].partition(":")[0],
+            file=second,
+        )
     if one.normalization != other.normalization:
         raise GeotuneError(
             f"{second}: the normalisation of its images differs from that of {first}, so equal "
@@ -162,19 +157,17 @@ def _average_states(
     """The average of the tensors, and what the rank lost of each low-rank update."""
     mean, lost = {}, {}
     for name, first in states[0].items():
-        tensors = [state[name] for state in states]
-        down = next((pair for pair in LOW_RANK if pair[0] in name), None)
         if name in mean:
             continue
-        if down is not None and (up := name.replace(*down)) in states[0]:
+        tensors = [state[name] for state in states]
+        if DOWN in name and (up := name.replace(DOWN, UP)) in states[0]:
             ups = [state[up] for state in states]
             mean[name], mean[up], lost[name] = _average_products(tensors, ups, shares)
         elif name.endswith("num_batches_tracked"):
             mean[name] = torch.stack(tensors).sum(0)
         elif name.endswith("running_var"):
             centres = [state[name.removesuffix("var") + "mean"] for state in states]
-            squares = [v + m**2 for v, m in zip(tensors, centres, strict=True)]
-            mean[name] = _weighted(squares, shares) - _weighted(centres, shares) ** 2
+            mean[name] = _pooled_variance(tensors, centres, shares)
         elif first.is_floating_point():
             mean[name] = _weighted(tensors, shares)
         else:  # counters and indices, which training does not change
@@ -187,6 +180,18 @@ def _weighted(tensors: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
     total = sum(share * t.double() for share, t in zip(shares, tensors, strict=True))
     assert isinstance(total, Tensor)
     return total.to(tensors[0].dtype)
+
+
+def _pooled_variance(
+    variances: Sequence[Tensor], means: Sequence[Tensor], shares: Sequence[float]
+) -> Tensor:
+    """Variance over all adapters' values: that within an adapter and that of their means.
+
+    From deviations: a mean of squares would lose the variance of large values that differ little.
+    """
+    centre = _weighted([mean.double() for mean in means], shares)
+    within = [v.double() + (m - centre) ** 2 for v, m in zip(variances, means, strict=True)]
+    return _weighted(within, shares).to(variances[0].dtype)
 
 
 def _average_products(
@@ -232,16 +237,13 @@ def _average_configs(configs: Sequence[AdapterConfig], shares: Sequence[float]) 
 
 def _pooled(images: Sequence[TrainingImages], shares: Sequence[float]) -> TrainingImages:
     """What the training images of all adapters were like."""
-    means = torch.tensor([image.mean for image in images], dtype=torch.float64)
-    stds = torch.tensor([image.std for image in images], dtype=torch.float64)
-    weights = torch.tensor(shares, dtype=torch.float64)[:, None]
-    mean = (weights * means).sum(0)
-    variance = (weights * (stds**2 + means**2)).sum(0) - mean**2
+    means = [torch.tensor(image.mean, dtype=torch.float64) for image in images]
+    variances = [torch.tensor(image.std, dtype=torch.float64) ** 2 for image in images]
     sides = [image.pixel_m for image in images if image.pixel_m is not None]
     return images[0].model_copy(
         update={
-            "mean": mean.tolist(),
-            "std": variance.clamp(min=0).sqrt().tolist(),
+            "mean": _weighted(means, shares).tolist(),
+            "std": _pooled_variance(variances, means, shares).sqrt().tolist(),
             "dtypes": sorted({dtype for image in images for dtype in image.dtypes}),
             "pixel_m": (min(s[0] for s in sides), max(s[1] for s in sides)) if sides else None,
         }

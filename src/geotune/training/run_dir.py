@@ -6,7 +6,7 @@ import csv
 import json
 import shutil
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -297,11 +297,16 @@ def _is_leftover(path: Path) -> bool:
 
 
 def changed_keys(before: Recipe, now: Recipe) -> list[str]:
-    """Differences between two recipes as `key: before -> now`.
+    """Differences between two recipes; see `changed_values`."""
+    return changed_values(before.model_dump(mode="json"), now.model_dump(mode="json"))
+
+
+def changed_values(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Differences between sections of two recipes, as plain values, as `key: before -> now`.
 
     `LOCATION_KEYS` are ignored. If the kind of a section changed, its other keys are not listed.
     """
-    old, new = _flatten(before.model_dump(mode="json")), _flatten(now.model_dump(mode="json"))
+    old, new = _flatten(dict(before)), _flatten(dict(now))
     changed = [
         key
         for key in sorted(old.keys() | new.keys())

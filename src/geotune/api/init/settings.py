@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 from geotune.api.init.draft import Draft
 from geotune.api.init.splits import SHARE
 from geotune.api.recipes import OnMessage
-from geotune.backbones.bands import canonical_band
-from geotune.backbones.embedded.convnext_mini import BANDS
 from geotune.boxes.oriented import as_oriented
 from geotune.data.annotations.object_labels import ObjectLabels
 from geotune.data.raster.open_raster import ALPHA
@@ -42,6 +40,9 @@ EPOCHS = 20
 
 def set_backbone(draft: Draft, backbone: str | None, bands: Sequence[str]) -> None:
     """Set the backbone and the method: the given one, or one that needs no download."""
+    from geotune.backbones.bands import canonical_band  # imports torch
+    from geotune.backbones.embedded.convnext_mini import BANDS
+
     known = [band for band in bands if canonical_band(band) in BANDS]
     if backbone is not None:
         draft.set("backbone.name", backbone)
