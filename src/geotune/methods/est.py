@@ -44,7 +44,13 @@ from geotune.methods.core.injection import block_widths, freeze, zero_init
 from geotune.methods.core.method_errors import option_error
 from geotune.methods.core.pca import FixedProjection, RunningCovariance
 from geotune.methods.core.reader import BlockActivations, Reader, ReaderInput, level_indices
-from geotune.methods.core.side_network import check_odd, check_reduction, downsample, select_blocks
+from geotune.methods.core.side_network import (
+    check_odd,
+    check_reduction,
+    downsample,
+    select_blocks,
+    side_width,
+)
 from geotune.methods.core.stride_resize import StrideResize, pyramid_scales
 from geotune.types import Tap
 
@@ -98,10 +104,7 @@ class EstStream(Reader):
         if self.calibration_samples:
             self.register_buffer("fitted", torch.zeros(()))
         inputs = [backbone.taps[i] for i in self.out_indices]
-        widths = [
-            min(tap.channels, max(tap.channels // options.reduction, options.min_width))
-            for tap in inputs
-        ]
+        widths = [side_width(tap.channels, options.reduction, options.min_width) for tap in inputs]
 
         project = FixedProjection if options.projection_init == "pca_fixed" else _TrainedProjection
         self.down = nn.ModuleList(

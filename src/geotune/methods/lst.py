@@ -41,10 +41,10 @@ from geotune.methods.core.pruned_start import (
 )
 from geotune.methods.core.reader import BlockActivations, Reader, level_indices
 from geotune.methods.core.side_network import (
-    MIN_WIDTH,
     check_reduction,
     downsample,
     select_blocks,
+    side_width,
 )
 
 TEMPERATURE = 0.1
@@ -77,7 +77,7 @@ class Ladder(Reader):
         self.out_indices = select_blocks(backbone, levels, block_stride)
         self.taps = tuple(backbone.taps[i] for i in levels)
         inputs = [backbone.taps[i] for i in self.out_indices]
-        widths = [max(tap.channels // reduction, min(tap.channels, MIN_WIDTH)) for tap in inputs]
+        widths = [side_width(tap.channels, reduction) for tap in inputs]
         window = None if backbone.is_plain_vit else WINDOW
         self.down = nn.ModuleList(
             nn.Conv2d(tap.channels, width, 1) for tap, width in zip(inputs, widths, strict=True)

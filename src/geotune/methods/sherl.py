@@ -37,7 +37,7 @@ from geotune.methods.core.injection import (
     require_spatial_tokens,
 )
 from geotune.methods.core.method_errors import option_error
-from geotune.methods.core.side_network import MIN_WIDTH, LayerNorm2d, check_reduction
+from geotune.methods.core.side_network import LayerNorm2d, check_reduction, side_width
 
 TEMPERATURE = 0.1
 
@@ -59,7 +59,7 @@ class Sherl(SherlOptions, Method):
             )
         freeze(backbone)
         channels = block_widths(backbone)[0]
-        width = max(channels // self.reduction, min(channels, MIN_WIDTH))
+        width = side_width(channels, self.reduction)
         merging = RedundancyMerging(channels, width, early)
         for index, block in enumerate(backbone.blocks[:early]):
             replace_module(backbone, block, _EarlyBlock(block, backbone, merging, index))

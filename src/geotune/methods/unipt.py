@@ -29,10 +29,10 @@ from geotune.methods.core.injection import freeze, zero_init
 from geotune.methods.core.method_errors import unsupported_error
 from geotune.methods.core.reader import BlockActivations, Reader, level_indices
 from geotune.methods.core.side_network import (
-    MIN_WIDTH,
     LayerNorm2d,
     check_reduction,
     select_blocks,
+    side_width,
 )
 
 
@@ -59,7 +59,7 @@ class ParallelAttention(Reader):
         self.out_indices = select_blocks(backbone, list(self.levels), block_stride)
         self.taps = tuple(backbone.taps[i] for i in self.levels)
         channels = backbone.taps[-1].channels
-        width = max(channels // reduction, min(channels, MIN_WIDTH))
+        width = side_width(channels, reduction)
         self.down = nn.ModuleList(
             nn.Sequential(nn.Conv2d(backbone.taps[i].channels, width, 1), LayerNorm2d(width))
             for i in self.out_indices

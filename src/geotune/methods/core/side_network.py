@@ -13,6 +13,11 @@ MIN_WIDTH = 8
 """Layer normalisation of a single channel would always return zero."""
 
 
+def side_width(channels: int, reduction: int, min_width: int = MIN_WIDTH) -> int:
+    """Channels beside a block of C: C / reduction, at least `min_width`, at most C."""
+    return min(channels, max(channels // reduction, min_width))
+
+
 def check_reduction(backbone: Backbone, reduction: int) -> None:
     """Raise `GeotuneError` if C / reduction is below one channel for some tap."""
     narrowest = min(tap.channels for tap in backbone.taps)
