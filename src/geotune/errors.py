@@ -112,6 +112,7 @@ ERROR_CODES: dict[str, str] = {
     "run-exists": "the run folder holds a run of another recipe",
     "run-incomplete": "the run lacks a result; run the command that writes it first",
     "run-not-continued": "a run cannot be continued or finished as requested",
+    "process-lost": "another process of one training ended before it was done",
     "run-not-shared": "the machines of one training do not share the run folder",
     "checkpoint-invalid": "the checkpoints of a run are damaged",
     "run-in-use": "another process uses the run folder",

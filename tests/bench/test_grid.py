@@ -262,6 +262,22 @@ INVALID: dict[str, tuple[dict[str, Any], str, list[str]]] = {
     ),
     "excluded axis": ({"exclude": [{"sead": 0}]}, "suite-invalid", ["exclude.0.sead", "seed?"]),
     "everything excluded": ({"exclude": [{"recipe": "tiny"}]}, "suite-invalid", ["exclude"]),
+    "search without bounds": (
+        {"search": {"low": 1}},
+        "recipe-invalid",
+        ["low and high, or values"],
+    ),
+    "search values and bounds": (
+        {"search": {"low": 1, "high": 2, "values": [1]}},
+        "recipe-invalid",
+        ["values exclude"],
+    ),
+    "search value twice": ({"search": {"values": [1, 1]}}, "recipe-invalid", ["is repeated"]),
+    "search trials": (
+        {"search": {"values": [1, 2], "trials": 3}},
+        "recipe-invalid",
+        ["search.trials: 3", "2 values"],
+    ),
     "search bounds": ({"search": {"low": 1, "high": 0.1}}, "recipe-invalid", ["low 1", "high 0.1"]),
     "recipe of published results": (
         {"published": [{"file": "x", "source": "y", "method": "m", "values": {"tin": "v"}}]},

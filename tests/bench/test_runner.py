@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,7 +15,7 @@ import pytest
 from geotune.api.fitting import fit
 from geotune.api.testing import test as judge_run
 from geotune.bench.grid import RunSpec, expand
-from geotune.bench.hparam_search import Objective
+from geotune.bench.hparam_search import Objective, search
 from geotune.bench.local_executor import Job, JobResult
 from geotune.bench.results import ROWS
 from geotune.bench.runner import Execution
@@ -150,6 +151,39 @@ def test_search_is_reproducible_and_uses_no_test_data(two: list[RunSpec], tmp_pa
     again = InProcessExecutor()
     assert execution(tmp_path / "bench", again, search=SEARCH).run(two) == rows
     assert not again.done
+
+
+def test_search_tries_the_listed_values(two: list[RunSpec], tmp_path: Path) -> None:
+    values = [3e-3, 1e-4, 1e-2]
+    rows = execution(
+        tmp_path / "bench", InProcessExecutor(), search=Search(values=values, epochs=1)
+    ).run(two)
+    for row in rows:
+        result = row["search"]
+        assert [value for value, _ in result["trials"]] == values
+        assert result["score"] == max(score for _, score in result["trials"])
+
+
+@pytest.mark.parametrize("lower", [False, True])
+def test_equal_scores_are_decided_by_the_validation_loss(
+    two: list[RunSpec], tmp_path: Path, lower: bool
+) -> None:
+    """As where a rare class is not found in a short training, whatever the learning rate."""
+    losses = {1e-4: [0.9, 0.4], 1e-3: [0.3, 0.5], 1e-2: [0.6, 0.6], 1e-1: [0.1]}
+
+    def trial(spec: RunSpec, run: Path) -> JobResult:
+        lr = spec.recipe.train.lr
+        run.mkdir(parents=True)
+        score = (-1 if not lower else 1) if lr == 1e-1 else 0
+        (run / "metrics.json").write_text(json.dumps({"val": {"miou": score}}))
+        rows = [f"{epoch},{loss}" for epoch, loss in enumerate(losses[lr], 1)]
+        (run / "history.csv").write_text("\n".join(["epoch,val/loss", *rows]))
+        return JobResult()
+
+    options = Search(values=[*losses])
+    found = search(options, two[0], Objective("miou", lower), tmp_path / "trials", trial)
+    assert (found.value, found.score) == (1e-3, 0)
+    assert math.copysign(1, found.score) == 1  # a metric is reported as it was
 
 
 def test_search_survives_a_failed_trial(two: list[RunSpec], tmp_path: Path) -> None:

@@ -30,15 +30,21 @@ def command(recipe: Path, strategy: str) -> list[str]:
     return [str(GEOTUNE), "fit", str(recipe), *settings, "--json"]
 
 
-def run(recipe: Path, strategy: str) -> dict[str, Any]:
-    """Train on two processes; returns the JSON output."""
-    done = subprocess.run(
-        command(recipe, strategy),
-        capture_output=True,
-        text=True,
-        timeout=500,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+def run(recipe: Path, strategy: str, crashes: int = 0) -> dict[str, Any]:
+    """Train on two processes; returns the JSON output.
+
+    `crashes`: how often a process may be ended by a signal; the training is resumed.
+    """
+    for _ in range(1 + crashes):
+        done = subprocess.run(
+            command(recipe, strategy),
+            capture_output=True,
+            text=True,
+            timeout=500,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        if done.returncode >= 0:
+            break
     assert done.returncode == 0, done.stderr
     result: dict[str, Any] = json.loads(done.stdout)  # only the main process prints
     return result
@@ -91,20 +97,27 @@ def test_two_processes_equal_one(
 def test_fsdp_resumes_after_sigkill(
     train: Callable[..., FitResult], tiny_recipe: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """Weights and optimizer state are sharded; the main process is killed after an epoch."""
+    """Weights and optimizer state are sharded; the main process is killed after an epoch.
+
+    PyTorch's own code has once crashed the resumed training with a damaged heap (2.15, gloo, on a
+    busy machine); that is one more interruption, from which the same command must resume.
+    """
     changes = ONE | FULL | {"train.epochs": 6, "data.samples": 16}
     recipe, last = tiny_recipe(changes), RunDir(tmp_path / "run").last_checkpoint
-    process = subprocess.Popen(command(recipe, "fsdp"), stdout=subprocess.PIPE, stderr=-1)
+    process = subprocess.Popen(
+        command(recipe, "fsdp"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     deadline = time.monotonic() + 500
     while not last.exists():
         assert process.poll() is None, "training ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.01)
     process.kill()
-    process.wait()
+    _, stderr = process.communicate(timeout=500)  # until the other process has ended, too
+    assert "process 1 of 2" in stderr and "resumes" in stderr and "(process-lost)" in stderr
     assert not (tmp_path / "run" / "run.json").exists()
 
-    assert run(recipe, "fsdp")["status"] == "resumed"
+    assert run(recipe, "fsdp", crashes=1)["status"] == "resumed"
     train(tmp_path / "one", changes)
     assert_close(tmp_path / "run", tmp_path / "one", 1e-5)
 

@@ -17,6 +17,9 @@ from geotune.training.run_dir import RunDir
 RANDOM_TRIALS = 3
 """Random trials before the sampler uses earlier results."""
 
+Proposals = Callable[[], tuple[float, Callable[[float | None], None]]]
+"""Gives the value of the next trial, and a function to tell its score; None if it failed."""
+
 
 @dataclass(frozen=True)
 class Objective:
@@ -53,22 +56,19 @@ def search(
     folder: Path,
     run_trial: Callable[[RunSpec, Path], JobResult],
 ) -> SearchResult:
-    """Search with Optuna's TPE sampler; each trial is a run below `folder`.
+    """Try `search.values`, or what Optuna's TPE sampler proposes; each trial is a run in `folder`.
 
     The seeded sampler receives the trials in order, so a resumed search proposes the same values,
-    and `run_trial` skips finished ones. Trials are not tested: test data is not used. Raises
-    `GeotuneError` if no trial gives a metric.
+    and `run_trial` skips finished ones. Trials are not tested: test data is not used. Of trials
+    with equal metrics, as where none has learned to predict a rare class yet, the one with the
+    lowest validation loss is the best. Raises `GeotuneError` if no trial gives a metric.
     """
-    optuna = load_optuna()
-    sampler = optuna.samplers.TPESampler(seed=search.seed, n_startup_trials=RANDOM_TRIALS)
-    study = optuna.create_study(
-        sampler=sampler, direction="minimize" if objective.lower else "maximize"
-    )
+    propose = _listed(search) if search.values else _sampled(search, objective)
     trials: list[tuple[float, float | None]] = []
+    losses: list[float] = []
     error = None
     for number in range(search.trials):
-        trial = study.ask()
-        value = float(f"{trial.suggest_float(search.key, search.low, search.high, log=True):.3g}")
+        value, tell = propose()
         run = folder / str(number)
         result = run_trial(trial_of(search, spec, value), run)
         score = math.nan
@@ -77,12 +77,15 @@ def search(
             score = math.nan if metric is None else float(metric)
         else:
             error = result.error
-        finite = not math.isnan(score)
-        trials.append((value, score if finite else None))
-        study.tell(
-            trial, score if finite else None, state=None if finite else optuna.trial.TrialState.FAIL
-        )
-    rated = [(score, value) for value, score in trials if score is not None]
+        trials.append((value, None if math.isnan(score) else score))
+        losses.append(_validation_loss(RunDir(run)))
+        tell(trials[-1][1])
+    sign = 1 if objective.lower else -1
+    rated = [
+        (sign * score, loss, value, score)
+        for (value, score), loss in zip(trials, losses, strict=True)
+        if score is not None
+    ]
     if not rated:
         raise GeotuneError(
             f"search for {search.key}: no trial gave a validation {objective.metric}"
@@ -90,8 +93,38 @@ def search(
             code="search-failed",
             key="search",
         )
-    score, value = min(rated) if objective.lower else max(rated)
+    *_, value, score = min(rated)
     return SearchResult(search.key, value, score, trials)
+
+
+def _listed(search: Search) -> Proposals:
+    values = iter(search.values)
+    return lambda: (next(values), lambda score: None)
+
+
+def _sampled(search: Search, objective: Objective) -> Proposals:
+    optuna = load_optuna()
+    sampler = optuna.samplers.TPESampler(seed=search.seed, n_startup_trials=RANDOM_TRIALS)
+    study = optuna.create_study(
+        sampler=sampler, direction="minimize" if objective.lower else "maximize"
+    )
+    low, high = search.bounds
+
+    def propose() -> tuple[float, Callable[[float | None], None]]:
+        trial = study.ask()
+        value = float(f"{trial.suggest_float(search.key, low, high, log=True):.3g}")
+        failed = optuna.trial.TrialState.FAIL
+        return value, lambda score: study.tell(
+            trial, score, state=failed if score is None else None
+        )
+
+    return propose
+
+
+def _validation_loss(run: RunDir) -> float:
+    """The lowest validation loss of a run; infinity if it has none."""
+    losses = [row.get("val/loss", math.nan) for row in run.read_history()]
+    return min((loss for loss in losses if not math.isnan(loss)), default=math.inf)
 
 
 def trial_of(search: Search, spec: RunSpec, value: float) -> RunSpec:

@@ -228,7 +228,8 @@ def _check_compare(suite: Suite, specs: Sequence[RunSpec]) -> None:
 def _check_search(search: Search, specs: Sequence[RunSpec]) -> None:
     from geotune.bench.hparam_search import load_optuna, trial_of
 
-    load_optuna()
+    if not search.values:
+        load_optuna()
     for spec in {str(spec.group): spec for spec in specs}.values():
         if getattr(getattr(spec.recipe.data, "split", None), "allow_overlap", False):
             raise RecipeError(
@@ -239,7 +240,7 @@ def _check_search(search: Search, specs: Sequence[RunSpec]) -> None:
                 key="data.split.allow_overlap",
             )
         try:
-            for value in (search.low, search.high):
+            for value in search.bounds:
                 trial_of(search, spec, value)
         except RecipeError as error:
             raise RecipeError(

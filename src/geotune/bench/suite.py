@@ -57,19 +57,49 @@ class Search(OptionsModel):
     """A search for one number of the recipe, per method, on the validation split."""
 
     key: str = "train.lr"
-    low: PositiveFloat
-    high: PositiveFloat
-    trials: PositiveInt = Field(default=8, description="training runs per method and recipe")
+    low: PositiveFloat | None = Field(
+        default=None, description="the smallest value; a sampler proposes values from here to high"
+    )
+    high: PositiveFloat | None = None
+    values: list[PositiveFloat] = Field(
+        default_factory=list,
+        description="the values to try, instead of low and high: the same for every method, which "
+        "is fairer with few trials",
+    )
+    trials: PositiveInt = Field(
+        default=8, description="training runs per method and recipe; with values, their number"
+    )
     epochs: PositiveInt | None = Field(
         default=None, description="epochs of a trial; by default those of the recipe"
     )
     seed: int = Field(default=0, ge=0, description="seed of the search and of its trials")
 
     @model_validator(mode="after")
-    def _ordered(self) -> Search:
-        if self.low >= self.high:
+    def _check(self) -> Search:
+        if self.values:
+            if self.low is not None or self.high is not None:
+                raise ValueError("search: values exclude low and high")
+            if len(set(self.values)) < len(self.values):
+                raise ValueError(f"search.values: one is repeated in {self.values}")
+            if "trials" in self.model_fields_set and self.trials != len(self.values):
+                raise ValueError(
+                    f"search.trials: {self.trials}, but there are {len(self.values)} values; "
+                    "remove search.trials"
+                )
+            object.__setattr__(self, "trials", len(self.values))  # options are immutable
+        elif self.low is None or self.high is None:
+            raise ValueError("search: needs low and high, or values")
+        elif self.low >= self.high:
             raise ValueError(f"search: low {self.low:g} must be less than high {self.high:g}")
         return self
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The smallest and the largest value that can be tried."""
+        if self.values:
+            return min(self.values), max(self.values)
+        assert self.low is not None and self.high is not None
+        return self.low, self.high
 
 
 class Compare(OptionsModel):

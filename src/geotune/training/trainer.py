@@ -9,6 +9,7 @@ from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from math import ceil
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -234,9 +235,11 @@ def fit(
             with compiled_blocks(encoder, device, on_message) if compiles else nullcontext():
                 resumed = launcher.launch(run) if launcher else run()
     except (RuntimeError, MemoryError) as error:
-        if not is_oom(error):
-            raise
-        raise _oom_error(error, train, micro, world) from error
+        if is_oom(error):
+            raise _oom_error(error, train, micro, world) from error
+        if world > 1 and _is_lost_connection(error):
+            raise _lost_process_error(error, rank, world, run_dir.path) from error
+        raise
     except SystemExit as error:  # Lightning turns Ctrl+C into this, and disables its handler
         signal.signal(signal.SIGINT, signal.default_int_handler)
         raise KeyboardInterrupt from error
@@ -312,6 +315,25 @@ def _oom_error(error: BaseException, train: TrainOptions, micro: int, world: int
         f"memory ran out with {micro} windows at once: {message}; {advice}",
         code="out-of-memory",
         key="train.accumulate_steps",
+    )
+
+
+def _is_lost_connection(error: BaseException) -> bool:
+    """Whether a collective operation failed because another process ended."""
+    if isinstance(error, torch.distributed.DistBackendError | torch.distributed.DistNetworkError):
+        return True
+    # gloo raises plain runtime errors, with the path of its own source
+    return "gloo" in str(error) and " by peer" in str(error)
+
+
+def _lost_process_error(error: BaseException, rank: int, world: int, run: Path) -> GeotuneError:
+    cause = str(error).rpartition("] ")[2].partition(". ")[0]
+    return GeotuneError(
+        f"process {rank} of {world} on {platform.node()} lost its connection to another ({cause}); "
+        "that one was killed, ran out of memory or crashed, and says why if it could; "
+        f"the same command resumes {run} from its last epoch",
+        code="process-lost",
+        key="train.devices",
     )
 
 
