@@ -62,7 +62,7 @@ def line(
         },
         "difference": difference,
         "cost": COST,
-        "search": None,
+        "searches": [],
     }
     return MethodSummary(**{**values, **more})  # type: ignore[arg-type]
 
@@ -140,6 +140,25 @@ def test_page_shows_errors_published_results_and_glossary(
     assert "Intersection over union" in html  # the report's definition of IoU
     assert 'id="search"' not in html and 'id="others"' not in html
     assert 'data-verdict="better"' in html
+
+
+def test_page_and_markdown_say_what_was_chosen(table: ComparisonTable) -> None:
+    """With folds, a method has a search for each."""
+    searches = [
+        {"key": "train.lr", "value": 1e-3, "score": 0.5, "trials": [[1e-4, 0.25], [1e-3, 0.5]]},
+        {"key": "train.lr", "value": 1e-4, "score": 0.75, "trials": [[1e-4, 0.75], [1e-3, None]]},
+    ]
+    lines = [replace(table.lines[0], searches=searches), *table.lines[1:]]
+    table = replace(table, lines=lines)
+    options = Compare(chosen={"the stem": "validation harbours"})
+    markdown = as_markdown([table], [], options)
+    html = render(replace(page_of(table), options=options))
+    assert 'id="search"' in html
+    for page in (markdown, html):
+        assert "the stem" in page and "validation harbours" in page
+        assert "train.lr 0.001" in page and "0.0001 (0.250), 0.001 (0.500)" in page
+        assert "train.lr 0.0001" in page and "0.0001 (0.750), 0.001 (failed)" in page
+    assert "was chosen" not in as_markdown([replace(table, lines=[])], [], Compare())
 
 
 def test_summary_sentence(table: ComparisonTable) -> None:

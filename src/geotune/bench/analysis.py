@@ -60,7 +60,7 @@ class MethodSummary:
         difference: the difference to the reference on the runs that both finished; None for the
             reference.
         cost: medians over the runs by `COSTS`; None if unknown.
-        search: the result of the search.
+        searches: the results of its searches: one, or one for each fold.
         pareto_memory, pareto_time: whether it is Pareto-optimal in the metric and this cost.
     """
 
@@ -73,7 +73,7 @@ class MethodSummary:
     gaps: dict[str, Estimate]
     difference: Difference | None
     cost: dict[str, float | None]
-    search: Mapping[str, Any] | None
+    searches: list[Mapping[str, Any]]
     pareto_memory: bool = False
     pareto_time: bool = False
 
@@ -241,7 +241,7 @@ def _line(
         _gaps(runs, objective.metric, options.level),
         difference,
         {cost: _median([_cost(row["cost"], cost) for row in runs.rows]) for cost in COSTS},
-        runs.rows[0]["search"] if runs.rows else None,
+        runs.searches,
     )
 
 

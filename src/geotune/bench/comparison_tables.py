@@ -22,6 +22,12 @@ COLUMNS = (
     "adapter size", "energy",
 )  # fmt: skip
 
+CHOSEN_ON = (
+    "Each method got the same trials. Values were selected by the validation metric, of the same "
+    "training as the runs that use them (with folds, of each fold); no test data was used."
+)
+"""The explanation of searched values."""
+
 
 def header(table: ComparisonTable) -> list[str]:
     """The column names."""
@@ -132,7 +138,38 @@ def as_markdown(
             blocks.append(f"{_markdown([['method', *names], *metrics])}\n")
         if any(line.gaps for line in table.lines):
             blocks.append(f"{_gaps(table)}\n")
+    blocks.extend(_choices(tables, options))
     return "\n".join(blocks)
+
+
+def choices(table: ComparisonTable) -> list[list[str]]:
+    """What a search chose for each method: a header, and a row for each search of each method."""
+    rows = [
+        [
+            line.method,
+            f"{search['key']} {search['value']:g}",
+            f"{search['score']:.3f}",
+            ", ".join(
+                f"{value:g} ({'failed' if score is None else f'{score:.3f}'})"
+                for value, score in search["trials"]
+            ),
+        ]
+        for line in table.lines
+        for search in line.searches
+    ]
+    head = ["method", "chosen", f"validation {table.objective.metric}", "trials"]
+    return [head, *rows] if rows else []
+
+
+def _choices(tables: Sequence[ComparisonTable], options: Compare) -> list[str]:
+    """What was chosen before test data was read, and on which data."""
+    before = [f"- {what}: {data}" for what, data in options.chosen.items()]
+    blocks = ["\n".join(before) + "\n"] if before else []
+    searched = [(table.title, rows) for table in tables if (rows := choices(table))]
+    if searched:
+        blocks.append(f"{CHOSEN_ON}\n")
+    blocks.extend(f"### {title}\n\n{_markdown(rows)}\n" for title, rows in searched)
+    return ["## What was chosen, and on which data\n", *blocks] if blocks else []
 
 
 def combined_title(table: CombinedTable) -> str:

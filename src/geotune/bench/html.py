@@ -16,8 +16,10 @@ from markupsafe import Markup
 import geotune
 from geotune.bench.analysis import CombinedTable, ComparisonTable, MethodSummary
 from geotune.bench.comparison_tables import (
+    CHOSEN_ON,
     COLUMNS,
     cells,
+    choices,
     combined_cells,
     combined_notes,
     combined_title,
@@ -177,12 +179,9 @@ def render(page: PageContext) -> str:
                 _windows(differing) for differing in page.disagreements if differing.windows
             ],
             published=[block for table in tables for block in _published(table, page.published)],
-            searches=[
-                (table.title, line.method, line.search)
-                for table in tables
-                for line in table.lines
-                if line.search is not None
-            ],
+            chosen=options.chosen,
+            chosen_on=CHOSEN_ON,
+            searches=[(t.title, rows) for t in tables if (rows := choices(t))],
             words=dict.fromkeys(
                 [*GLOSSARY, *(each for task in page.pages.values() for each in task.glossary)]
             ),

@@ -57,6 +57,7 @@ class MeasuredRuns:
         errors: messages of the failed runs.
         influences: of each run; empty if unknown.
         held_out: whether the replicates are held-out regions instead of seeds.
+        searches: the different results of their searches.
     """
 
     repeats: list[Repeat]
@@ -65,6 +66,7 @@ class MeasuredRuns:
     errors: list[str]
     influences: list[Influences] = field(default_factory=list)
     held_out: bool = False
+    searches: list[Mapping[str, Any]] = field(default_factory=list)
 
     def sample(self, metric: str, repeats: Sequence[Repeat], sign: int = 1) -> Sample:
         """A metric of some runs; of held-out regions, the mean over the seeds of each."""
@@ -136,7 +138,17 @@ def _runs(
         folders,
         [f"{row['run']}: {row['error']}" for _, row in pairs if row["error"] is not None],
         held_out=bool(options.over),
+        searches=_distinct(row["search"] for rows in runs.values() for row in rows),
     )
+
+
+def _distinct(searches: Iterable[Mapping[str, Any] | None]) -> list[Mapping[str, Any]]:
+    """Each search once; seeds share one."""
+    found: list[Mapping[str, Any]] = []
+    for search in searches:
+        if search is not None and search not in found:
+            found.append(search)
+    return found
 
 
 def pool_folds(rows: Sequence[Row], folds: Tested, load: Load) -> Row:

@@ -137,6 +137,11 @@ class Compare(OptionsModel):
         description="the independent unit of the test split; auto: groups of the split, and scenes "
         "that do not adjoin; scene: every scene",
     )
+    chosen: dict[str, str] = Field(
+        default_factory=dict,
+        description="what was decided before the comparison, such as a method's defaults, and on "
+        "which data; shown beside the searched values",
+    )
     mixed_code: bool = Field(
         default=False, description="compare runs of different versions of geotune's code"
     )
