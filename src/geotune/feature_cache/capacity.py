@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
 from geotune.errors import GeotuneError
+from geotune.utils.available_memory import available_memory
 
 
 def check_free_space(folder: Path | None, limit: int | None, samples: int, needed: int) -> None:
@@ -48,20 +48,6 @@ def check_free_space(folder: Path | None, limit: int | None, samples: int, neede
 def folder_bytes(folder: Path) -> int:
     """Size of all files in a folder and its subfolders."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-
-def available_memory() -> int | None:
-    """Bytes that a process can still allocate; None if the system does not report it."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            fields = dict(line.split(":") for line in file)
-        return int(fields["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
-        pass
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError):
-        return None
 
 
 def format_bytes(size: int) -> str:

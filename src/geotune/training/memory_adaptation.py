@@ -10,7 +10,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from geotune.config import TrainOptions
-from geotune.feature_cache.capacity import available_memory, format_bytes
+from geotune.feature_cache.capacity import format_bytes
 from geotune.memory.estimate import DataDependentModelError, allocator_bytes, estimate_peak
 from geotune.memory.tracker import to_fake
 from geotune.model import Model
@@ -19,6 +19,7 @@ from geotune.training.micro_batching import MicroBatcher
 from geotune.training.step import training_step_spec
 from geotune.types import Batch
 from geotune.utils.activation_checkpointing import RECOMPUTING
+from geotune.utils.available_memory import available_memory
 
 OnChange = Callable[[Mapping[str, Any], str], None]
 """Receives new values of `train` options, and the reason."""
