@@ -231,6 +231,28 @@ def test_unusual_values_give_warnings(check: Any, data: Data) -> None:
     assert not any("clipped" in text and "d.tif" in text for text in warnings)
 
 
+def test_a_grey_between_the_values_of_a_scene_is_no_fill_value(check: Any, data: Data) -> None:
+    """Such as a dark lake in a small picture: two of 48 rows; a lower value would be reported."""
+
+    def rows(value: float) -> Any:
+        def change(array: Any) -> Any:
+            array[:, :2] = value
+            return array
+
+        return change
+
+    data.change("a", rows(float(np.median(data_of(data, "a")))))
+    assert not [text for text in texts(check()[1], "warning") if "in every band" in text]
+    data.change("b", rows(0))
+    [text] = [text for text in texts(check()[1], "warning") if "in every band" in text]
+    assert "b.tif: 4.2% of its pixels have the value 0" in text
+
+
+def data_of(data: Data, name: str) -> Any:
+    with rasterio.open(data.scene(name)) as file:
+        return file.read()
+
+
 @pytest.mark.parametrize("stored", ["equal", "almost equal"])
 def test_grey_pictures_in_three_bands_have_no_fill_value(
     check: Any, data: Data, stored: str

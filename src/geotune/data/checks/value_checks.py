@@ -23,8 +23,14 @@ MIN_SATURATED = 0.01
 SATURATION_FACTOR = 4.0
 """A clipped band has at least this many times the mean count of a value at its maximum."""
 
+MIN_SATURATED_SCENES = 0.05
+"""Fraction of scenes with a clipped band that is reported; clouds and roofs clip a few anywhere."""
+
 MIN_FILL = 0.01
 """Fraction of pixels with one value in all bands that indicates undeclared nodata."""
+
+MIN_INNER_FILL = 0.1
+"""The same for a value between those of the scene, which may be the grey of water or a road."""
 
 UNIT_FACTOR = 30.0
 """Values larger or smaller than those of other scenes by this factor are in other units."""
@@ -45,7 +51,9 @@ def check_band_values(scanned: ScannedData) -> list[Issue]:
     for _, scene, scan in scanned.scenes:
         path = scene.raster.path
         fill = scan.fill if scan.pixels and scan.fill else (0.0, 0)
-        if fill[1] > MIN_FILL * scan.pixels and (scan.maxima > scan.minima).any():
+        inner = scan.minima.min() < fill[0] < scan.maxima.max()
+        least = (MIN_INNER_FILL if inner else MIN_FILL) * scan.pixels
+        if fill[1] > least and (scan.maxima > scan.minima).any():
             stated = any(file.nodata is not None for file in scene.raster.band_files)
             filled[fill[0], stated].append((fill[1] / scan.pixels, path))
         for i, band in enumerate(scene.raster.bands):
@@ -70,13 +78,14 @@ def check_band_values(scanned: ScannedData) -> list[Issue]:
             "that the band has data"
         )
         issues.append(Issue("warning", "values", text, paths[0]))
-    if saturated:
+    clipped = len({path for *_, path in saturated})
+    if clipped and clipped >= MIN_SATURATED_SCENES * total:
         fraction, band, maximum, path = max(saturated)
         bands = list(dict.fromkeys(band for _, band, _, _ in saturated))
         text = (
             f"{path}: {fraction:.1%} of the pixels of band {band} have its maximum value "
             f"{maximum:g}; clipped bands: {join_some(bands, 20)}, in "
-            f"{len({path for *_, path in saturated})} of {total} scenes; check whether values were "
+            f"{clipped} of {total} scenes; check whether values were "
             "clipped in conversion"
         )
         issues.append(Issue("warning", "values", text, path))
