@@ -23,8 +23,14 @@ ENVIRONMENTS = [
 ]
 
 
-LISTED = sum(PROJECT["optional-dependencies"].values(), PROJECT["dependencies"])
+APART = {"federated"}
+"""Extras for an environment of their own, without pins: they exclude versions that others use."""
+
+EXTRAS = PROJECT["optional-dependencies"]
+LISTED = sum(EXTRAS.values(), PROJECT["dependencies"])
+PINNED = [r for name, extra in EXTRAS.items() if name not in APART for r in extra]
 DEPENDENCIES = [r for r in map(Requirement, LISTED) if r.name != PROJECT["name"]]
+WITH_PINS = [r for r in map(Requirement, PROJECT["dependencies"] + PINNED) if r in DEPENDENCIES]
 PINS = [Requirement(line) for line in CONSTRAINTS if line and not line.startswith("#")]
 
 
@@ -42,7 +48,7 @@ def test_constraints_are_exact_versions_without_urls() -> None:
         assert "+" not in specifier.version, f"{pin}: a local build"
 
 
-@pytest.mark.parametrize("requirement", DEPENDENCIES, ids=str)
+@pytest.mark.parametrize("requirement", WITH_PINS, ids=str)
 def test_every_dependency_has_one_pin_that_satisfies_it(requirement: Requirement) -> None:
     name = canonicalize_name(requirement.name)
     for environment in ENVIRONMENTS:
@@ -97,6 +103,5 @@ def test_dependencies_have_lower_bounds_only() -> None:
 
 
 def test_extra_all_includes_every_user_extra() -> None:
-    extras = PROJECT["optional-dependencies"]
-    (everything,) = extras["all"]
-    assert Requirement(everything).extras == set(extras) - {"all", "docs", "test"}
+    (everything,) = EXTRAS["all"]
+    assert Requirement(everything).extras == set(EXTRAS) - {"all", "docs", "test"} - APART

@@ -112,6 +112,8 @@ ERROR_CODES: dict[str, str] = {
     "run-exists": "the run folder holds a run of another recipe",
     "run-incomplete": "the run lacks a result; run the command that writes it first",
     "run-not-continued": "a run cannot be continued or finished as requested",
+    "federation-message": "a message between a server and its sites has no adapter",
+    "federation-site": "a site of a federated training failed, is missing or names no recipe",
     "process-lost": "another process of one training ended before it was done",
     "run-not-shared": "the machines of one training do not share the run folder",
     "checkpoint-invalid": "the checkpoints of a run are damaged",

@@ -1,4 +1,4 @@
-"""`geotune test`: metrics of a finished run on its test split."""
+"""`geotune test`: metrics of a run on its test split, and of any adapter on validation data."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from geotune.api.recipes import OnMessage, ignore_message
+from geotune.api.recipes import OnMessage, RecipeLike, as_recipe, ignore_message
 from geotune.config import load_recipe
 from geotune.errors import GeotuneError
 from geotune.factory.build_data import build_data
@@ -95,6 +95,51 @@ def test(
         write_report(folder.report, make_report(folder, recipe, examples, run_summary, metrics))
     result = {"metrics": tested.metrics, "regions": tested.regions, "gap": metrics["gap"]}
     return {**result, **tested.details}
+
+
+def validate(
+    recipe: RecipeLike,
+    adapter: Path | str,
+    *,
+    on_message: OnMessage = ignore_message,
+    on_progress: OnProgress = ignore_progress,
+) -> tuple[dict[str, float], int]:
+    """Metrics of an adapter on the validation split of a recipe, such as an average at one site.
+
+    Args:
+        recipe: a YAML file, a dict of sections or a parsed recipe, with the adapter's model.
+        adapter: a folder with `adapter.json` and `adapter.safetensors`; nothing of it is executed.
+        on_message: receives notes.
+        on_progress: receives the progress of each phase.
+
+    Returns the metrics and the number of windows. Raises `GeotuneError` for an adapter of another
+    backbone or model.
+    """
+    parsed = as_recipe(recipe, (), on_message)
+    data = build_data(parsed, on_progress)
+    with loading_libraries(on_progress, ALL_MODULES):
+        from geotune.api.environment import pick_device
+        from geotune.api.train_workflow import start_from_adapter
+        from geotune.factory.build_model import build_training, resolve_recipe
+        from geotune.training.evaluate import evaluate
+
+    parsed, _ = resolve_recipe(parsed, data)
+    built = build_training(parsed, data.statistics, data.class_counts["train"])
+    start_from_adapter(built, Path(adapter))
+    device = pick_device(parsed.train.accelerator)
+    precision, note = evaluation_precision(parsed.train.precision, device.type)
+    if note is not None:
+        on_message(f"note: {note}")
+    evaluated = evaluate(
+        built.model,
+        built.task,
+        data.val,
+        batch_size=parsed.train.batch_size // parsed.train.accumulate_steps,
+        device=device,
+        precision=precision,
+        on_progress=partial(on_progress, "evaluation"),
+    )
+    return evaluated.metrics, len(data.val)
 
 
 test.__test__ = False  # type: ignore[attr-defined]  # pytest must not collect it

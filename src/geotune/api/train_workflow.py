@@ -242,6 +242,7 @@ def _finish(
         },
         "data": {
             "parts": data.splits,
+            "windows": {"train": len(data.train_grid), "val": len(data.val)},
             "distances_m": data.distances_m,
             "skipped": list(data.skipped),
             "class_counts": data.class_counts,
