@@ -270,6 +270,14 @@ def test_recipe_to_gis_files(
     assert set(package.columns) == {"class", "score", "geometry"}
     assert len(package) == len(truth)
     assert all(package.centroid.within(outline).sum() == 1 for outline in truth.geometry)
+    turned = ("predict", run, scenes / "d.tif", "--out", tmp_path / "d4", "--tta", "d4")
+    code, _, err = geotune(*turned, "--window", 64, "--score", 0.3)
+    assert code == 0 and "means of 8 predictions" in err, err
+    fused = geopandas.read_file(tmp_path / "d4" / "d_objects.gpkg")
+    assert len(fused) == len(truth)
+    assert all(fused.centroid.within(outline).sum() == 1 for outline in truth.geometry)
+    code, _, err = geotune(*turned, "--uncertainty")
+    assert code == 1 and "option-not-applicable" in err
     check_adapter_alone(run, [scenes / "d.tif"], tmp_path)
 
 

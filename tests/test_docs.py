@@ -33,6 +33,10 @@ SPHINX = {"{toctree}", "{eval-rst}", "{image}", "{include}"}  # checked by the b
 TEXT = "text"  # pictures of text, files that are not parsed
 
 
+OTHER_PROGRAMS = ("flower-superlink", "flower-supernode", "flwr", "git", "pip", "ray", "uv")
+"""Programs that pages use beside geotune."""
+
+
 def blocks(language: str) -> list[Any]:
     """The code blocks of a language in all pages, as parameters of a test."""
     found = []
@@ -113,7 +117,7 @@ def test_commands_exist_with_their_options_and_keys(text: str) -> None:
         elif words[:1] == ["python"]:
             assert (ROOT / words[1]).is_file(), line
         else:
-            assert not words or words[0] in ("git", "pip", "ray", "uv"), line
+            assert not words or words[0] in OTHER_PROGRAMS, line
 
 
 def check_command(words: list[str]) -> None:

@@ -232,6 +232,38 @@ def test_adapter_alone_predicts_like_the_run(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("which", KINDS)
+def test_uncertainty_of_every_task(
+    runs: Callable[[str], Path], made: Path, tmp_path: Path, which: str
+) -> None:
+    """Maps of numbers get a map of their deviation, tables get columns; equal runs never differ."""
+    maps = which in ("regress", "density")
+    scenes = [made / "scenes" / "d.tif"] if maps else sorted((made / "images").glob("*/*.tif"))
+    run = runs(which)
+    [result] = predict(run, scenes, tmp_path / "d4", tta="d4", uncertainty=True, device="cpu")
+    [same] = predict(run, scenes, tmp_path / "same", ensemble=[run], uncertainty=True, device="cpu")
+    assert result.notes[0] == "means of 8 predictions: one model in 8 orientations"
+    if maps:
+        for folder, differ in (("d4", True), ("same", False)):
+            with rasterio.open(tmp_path / folder / "d_uncertainty.tif") as file:
+                deviations = file.read(1)
+            valid = ~np.isnan(deviations)
+            assert valid.any() and (deviations[valid] >= 0).all()
+            assert (deviations[valid].max() > 1e-6) == differ
+    else:
+        column = "standard_deviation" if which == "value" else "disagreement"
+        for folder, differ in (("d4", True), ("same", False)):
+            rows = list(csv.DictReader((tmp_path / folder / "images.csv").open()))
+            assert (max(float(row[column]) for row in rows) > 1e-6) == differ
+            if which != "value":
+                assert all(0 <= float(row["entropy"]) <= 1 for row in rows)
+    if which in ("value", "regress", "density"):
+        with raises("option-not-applicable", mentions=["--tta d4"]):
+            predict(run, scenes, tmp_path / "alone", uncertainty=True, device="cpu")
+    assert same.windows == result.windows
+
+
+@pytest.mark.slow
 def test_image_table_notes_other_units(
     runs: Callable[[str], Path], made: Path, tmp_path: Path
 ) -> None:

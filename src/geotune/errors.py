@@ -126,6 +126,7 @@ ERROR_CODES: dict[str, str] = {
     "output-not-finite": "the model's output contains NaN or infinity",
     "image-too-large": "an image is larger than the window of the model",
     "array-shape": "an array has another shape than the model expects",
+    "ensemble-mismatch": "a run cannot be averaged with another: it has another task or bands",
     "option-not-applicable": "an option of the command does not apply to this run",
     # --- comparisons ---
     "suite-invalid": "a suite names an unknown axis, label, method or metric, or has no run",

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from geotune.adapter_config import PredictionSettings, load_adapter_config
+from geotune.adapter_config import AdapterConfig, PredictionSettings, load_adapter_config
 from geotune.data.raster.metadata import check_metadata
 from geotune.data.raster.source import RasterSource
 from geotune.data.scenes.find import Names, Patterns
@@ -20,7 +20,11 @@ from geotune.inference.polygon_writer import PolygonOptions
 from geotune.utils.progress import ALL_MODULES, OnProgress, ignore_progress, loading_libraries
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from geotune.factory.build_model import BuiltModel
+    from geotune.inference.ensemble import Orientations, Spread
+    from geotune.inference.image_table import RowsFn
     from geotune.tasks.base import TableTask, ValueTask
 
 WORTHWHILE_IOU = 0.01
@@ -61,7 +65,10 @@ def predict(
     window: int | None = None,
     overlap: float = 0.5,
     batch_size: int = 8,
+    ensemble: Sequence[Path | str] = (),
+    tta: Orientations = "none",
     probabilities: bool = False,
+    uncertainty: bool = False,
     polygons: bool = True,
     min_area: str | None = None,
     simplify: str | None = None,
@@ -90,7 +97,14 @@ def predict(
         window: window side in pixels; by default as in training.
         overlap: share of a window that its neighbour covers too, for maps and objects.
         batch_size: windows at once.
+        ensemble: further runs or adapters of the same task, classes and bands; probabilities and
+            values are means over all, objects are fused, see `inference.ensemble`.
+        tta: test-time augmentation: predict each window in several orientations too: `flips` (4) or
+            `d4` (8), which takes as many times longer.
         probabilities: also write the class probabilities of a class map.
+        uncertainty: also write how uncertain each pixel or image is: the entropy of its classes
+            and, of several predictions, their disagreement; for numbers the standard deviation of
+            several predictions.
         polygons: also write the polygons of a class map.
         min_area: smallest polygon that is written, such as `50 m2` or `12 px`.
         simplify: tolerance by which outlines of polygons are simplified, such as `2 m` or `1 px`.
@@ -151,9 +165,24 @@ def predict(
     built = load_adapter(run, weights, backbone=backbone, method=method)
     require_dates(sources, built.backbone.timesteps)
     kind = built.task.output_kind
+    others = [
+        load_adapter(
+            _checked_member(Path(each), run, adapter_config),
+            weights,
+            backbone=backbone,
+            method=method,
+        )
+        for each in ensemble
+    ]
     if probabilities and kind != "classes":
         raise GeotuneError(
             f"--probabilities: only for class maps, but {run} predicts {kind}; remove the option",
+            code="option-not-applicable",
+        )
+    if uncertainty and kind == "objects":
+        raise GeotuneError(
+            f"--uncertainty: {run} predicts objects, whose scores tell how certain they are; with "
+            "--tta or --ensemble a score is the mean over all predictions; remove --uncertainty",
             code="option-not-applicable",
         )
     polygon_options = PolygonOptions(min_area, simplify, right_angles)
@@ -171,25 +200,37 @@ def predict(
         "window": window or settings.window,
         "metadata": built.backbone.metadata,
     }
+    from geotune.inference.ensemble import ORIENTATIONS, Ensemble, averaged, fused
     from geotune.inference.input_check import compare_images
 
+    members = Ensemble(
+        [_postprocessing(each, options["device"]) for each in (built, *others)],
+        ORIENTATIONS[tta],
+    )
+    spread = _spread(built.task, len(members), run) if uncertainty else "none"
+    model = fused(members) if kind == "objects" else averaged(members, spread)
     missed = [issue.text for issue in missed_images(_by_modality(patterns), key=None)]
 
     def notes(of: dict[str, RasterSource]) -> list[str]:
-        return [] if settings.images is None else compare_images(of, settings.images)
+        means = [f"means of {len(members)} predictions: {members}"] if len(members) > 1 else []
+        if settings.images is None:
+            return means
+        return [*means, *compare_images(of, settings.images)]
 
     if kind == "table":
         table_notes = [*missed, *notes(sources)]
-        return [_with_notes(_write_table(built, sources, out, on_progress, options), table_notes)]
+        rows = _table_rows(cast("TableTask", built.task), spread, len(members))
+        table = _write_table(model, rows, sources, out, on_progress, options)
+        return [_with_notes(table, table_notes)]
     if kind == "classes":
         chosen = _class_thresholds(settings, built.task.classes, threshold)
         missed += _missed_thresholds(settings) if threshold is None else []
         write = _class_map_writer(built, probabilities, polygons and polygon_options, chosen)
+        write = partial(write, uncertainty=uncertainty, members=len(members))
     elif kind == "values":
-        write = _value_map_writer(built)
+        write = partial(_value_map_writer(built), uncertainty=uncertainty)
     else:
         write = _object_writer(built, score_thresholds(settings, built, score))
-    model = _postprocessing(built, options["device"])
     from geotune.inference.sliding_window import WindowOptions
 
     options["overlap"] = overlap
@@ -216,8 +257,79 @@ def _by_modality(scenes: Sequence[str]) -> Patterns:
     return list(scenes)
 
 
+def _checked_member(folder: Path, run: Path, first: AdapterConfig) -> Path:
+    """A further run of an ensemble. Raises `GeotuneError` if it answers another question."""
+    config = load_adapter_config(folder)
+    tasks = [
+        {key: each.sections["task"].get(key) for key in ("kind", "classes", "boxes", "level")}
+        for each in (first, config)
+    ]
+    problem = ""
+    if tasks[0] != tasks[1]:
+        differing = next(key for key in tasks[0] if tasks[0][key] != tasks[1][key])
+        problem = f"its task.{differing} is {tasks[1][differing]}, not {tasks[0][differing]}"
+    elif config.normalization.bands != first.normalization.bands:
+        bands = [", ".join(each.normalization.bands) for each in (config, first)]
+        problem = f"its bands are {bands[0]}, not {bands[1]}"
+    elif config.prediction.resolution_m != first.prediction.resolution_m:
+        sizes = [each.prediction.resolution_m for each in (config, first)]
+        problem = f"its data.resolution is {sizes[0]}, not {sizes[1]}"
+    elif config.metadata != first.metadata:
+        problem = f"its backbone takes {config.metadata}, not {first.metadata}"
+    if problem:
+        raise GeotuneError(
+            f"--ensemble {folder}: cannot be averaged with {run}: {problem}; name runs of one "
+            "task, with the same classes, bands and resolution",
+            code="ensemble-mismatch",
+            file=folder,
+        )
+    return folder
+
+
+def _spread(task: Any, members: int, run: Path) -> Spread:
+    """What describes the members beside their mean. Raises `GeotuneError` if nothing can."""
+    from geotune.tasks.classify import Classify
+
+    if task.output_kind == "classes":
+        return "entropy" if members > 1 else "none"  # that of the map itself is computed from it
+    if isinstance(task, Classify):
+        return "binary-entropy" if task.multilabel else "entropy"
+    if members == 1:
+        raise GeotuneError(
+            f"--uncertainty: {run} predicts numbers, whose uncertainty is the standard deviation "
+            "of several predictions; add --tta d4, or --ensemble with further runs",
+            code="option-not-applicable",
+        )
+    return "deviation"
+
+
+def _table_rows(task: TableTask, spread: Spread, members: int) -> RowsFn:
+    """The columns of the task, with those of the uncertainty."""
+    from geotune.inference.ensemble import binary_entropy, entropy
+
+    if spread == "none":
+        return task.rows
+
+    def rows(outputs: Tensor) -> list[dict[str, str | float]]:
+        means, extra = outputs[:, :-1], outputs[:, -1:]
+        if spread == "deviation":
+            columns = {"standard_deviation": extra}
+        else:
+            total = (entropy if spread == "entropy" else binary_entropy)(means)
+            columns = {"entropy": total}
+            if members > 1:
+                columns["disagreement"] = (total - extra).clamp(min=0)
+        return [
+            {**row, **{name: float(values[i]) for name, values in columns.items()}}
+            for i, row in enumerate(task.rows(means))
+        ]
+
+    return rows
+
+
 def _write_table(
-    built: BuiltModel,
+    model: Callable[..., Any],
+    rows: RowsFn,
     sources: dict[str, RasterSource],
     out: Path,
     on_progress: OnProgress,
@@ -226,10 +338,10 @@ def _write_table(
     from geotune.inference.image_table import write_image_table
 
     return write_image_table(
-        _postprocessing(built, options["device"]),
+        model,
         sources,
         out,
-        rows=cast("TableTask", built.task).rows,
+        rows=rows,
         on_progress=partial(on_progress, "images"),
         **options,
     )

@@ -17,7 +17,10 @@ def predict(
     window: int | None = None,
     overlap: float = 0.5,
     batch_size: int = 8,
+    ensemble: list[Path] | None = None,
+    tta: Literal["none", "flips", "d4"] = "none",
     probabilities: Annotated[bool, Parameter(negative="")] = False,
+    uncertainty: Annotated[bool, Parameter(negative="")] = False,
     polygons: bool = True,
     min_area: str | None = None,
     simplify: str | None = None,
@@ -55,8 +58,18 @@ def predict(
         Share of a window that its neighbour covers too, for maps and objects.
     batch_size
         Windows at once.
+    ensemble
+        A further run of the same task, classes and bands, whose predictions are averaged with those
+        of RUN; repeat it for more.
+    tta
+        Test-time augmentation: average each window over 4 (flips) or all 8 (d4) orientations, which
+        takes as many times longer.
     probabilities
         Also write a GeoTIFF of class probabilities.
+    uncertainty
+        Also write a GeoTIFF (or columns) of the uncertainty: the entropy of the classes and, with
+        --ensemble or --tta, how much the predictions disagree; for numbers their standard
+        deviation.
     polygons
         Also write the polygons of a class map, with their mean probability.
     min_area
@@ -108,7 +121,10 @@ def predict(
             window=window,
             overlap=overlap,
             batch_size=batch_size,
+            ensemble=ensemble or (),
+            tta=tta,
             probabilities=probabilities,
+            uncertainty=uncertainty,
             polygons=polygons,
             min_area=min_area,
             simplify=simplify,

@@ -210,11 +210,11 @@ def describe_classes(
     map_file.dataset.update_tags(1, **{f"class_{i}": name for i, name in enumerate(classes)})
 
 
-def describe_probabilities(map_file: GeoTiffWriter) -> None:
-    """Write scale and nodata of a probability map."""
+def describe_probabilities(map_file: GeoTiffWriter, quantity: str = "probability") -> None:
+    """Write scale and nodata of a map of probabilities, or of another quantity from 0 to 1."""
     count = map_file.dataset.count
     map_file.dataset.scales = (1 / PROBABILITY_SCALE,) * count
-    map_file.dataset.update_tags(probability=f"value / {PROBABILITY_SCALE}; {NODATA}: no data")
+    map_file.dataset.update_tags(**{quantity: f"value / {PROBABILITY_SCALE}; {NODATA}: no data"})
 
 
 def write_categories(path: Path, classes: Sequence[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +31,7 @@ class ValueMap:
     Attributes:
         name: the scene's name.
         values_path: Cloud-Optimised GeoTIFF, float32, NaN without data.
+        uncertainty_path: Cloud-Optimised GeoTIFF of the standard deviation of several predictions.
         project_path: QGIS project.
         quantity: name of the values.
         unit: of the values.
@@ -44,6 +46,7 @@ class ValueMap:
 
     name: str
     values_path: Path
+    uncertainty_path: Path | None
     project_path: Path | None
     quantity: str
     unit: str
@@ -58,7 +61,8 @@ class ValueMap:
     @property
     def files(self) -> list[Path]:
         """The written files."""
-        return [self.values_path, *([self.project_path] if self.project_path else [])]
+        others = (self.uncertainty_path, self.project_path)
+        return [self.values_path, *(path for path in others if path is not None)]
 
     @property
     def summary(self) -> str:
@@ -78,6 +82,7 @@ def regress_scene(
     name: str,
     unit: str = "",
     summed: bool = False,
+    uncertainty: bool = False,
     qgis: bool = True,
 ) -> ValueMap:
     """Write the map `<name>_<quantity>.tif` of a scene, with its CRS and transform.
@@ -86,7 +91,8 @@ def regress_scene(
     complete.
 
     Args:
-        model: maps images to values `(B, 1, H, W)`, see `sliding_window_inference`.
+        model: maps images to values `(B, 1, H, W)`, see `sliding_window_inference`; with
+            `uncertainty` `(B, 2, H, W)`, mean and standard deviation of several predictions.
         source: the scene.
         out_dir: created if needed.
         options: see `WindowOptions`.
@@ -94,6 +100,7 @@ def regress_scene(
         name: file stem.
         unit: of the values.
         summed: whether the sum is reported instead of the mean.
+        uncertainty: whether to write the standard deviation as `<name>_uncertainty.tif`.
         qgis: whether to write style and project.
 
     Raises `GeotuneError` for values out of range, missing bands, outputs of another shape or not
@@ -103,30 +110,46 @@ def regress_scene(
     check_file_stem(name)
     slug = "".join(c if c.isalnum() else "_" for c in quantity)
     path = out_dir / f"{name}_{slug}.tif"
+    uncertainty_path = out_dir / f"{name}_uncertainty.tif"
     windows, pixels, total = 0, 0, 0.0
-    with (
-        bounded_gdal_cache(),
-        atomic_output(out_dir) as folder,
-        GeoTiffWriter.for_scene(
-            folder / path.name, source, [quantity], dtype="float32", nodata=math.nan
-        ) as values_file,
-    ):
-        values_file.dataset.units = (unit,)
-        for block in sliding_window_inference(model, source, options, channels=1):
+    with bounded_gdal_cache(), atomic_output(out_dir) as folder, ExitStack() as files:
+
+        def new_map(path: Path, title: str) -> GeoTiffWriter:
+            writer = GeoTiffWriter.for_scene(
+                folder / path.name, source, [title], dtype="float32", nodata=math.nan
+            )
+            writer.dataset.units = (unit,)
+            return files.enter_context(writer)
+
+        values_file = new_map(path, quantity)
+        deviations = new_map(uncertainty_path, "standard deviation") if uncertainty else None
+        channels = 2 if uncertainty else 1
+        for block in sliding_window_inference(model, source, options, channels=channels):
             values = block.outputs.cpu().numpy()
             total += float(values[0][block.valid].sum(dtype=np.float64))
             pixels += int(block.valid.sum())
             windows += block.windows
             values[:, ~block.valid] = np.nan
-            values_file.write(block.row, block.col, values)
+            values_file.write(block.row, block.col, values[:1])
+            if deviations is not None:
+                deviations.write(block.row, block.col, values[1:])
         values_file.finish("AVERAGE")
+        if deviations is not None:
+            deviations.finish("AVERAGE")
         if qgis:
             style = value_style(*value_range(_overview(values_file.path)))
             title = f"{quantity} ({unit})" if unit else quantity
-            write_qgis(folder, out_dir, name, source, [MapLayer(path, title, style)])
+            layers = [MapLayer(path, title, style)]
+            if deviations is not None:
+                style = value_style(*value_range(_overview(deviations.path)))
+                layers.append(
+                    MapLayer(uncertainty_path, "standard deviation", style, visible=False)
+                )
+            write_qgis(folder, out_dir, name, source, layers)
     return ValueMap(
         name=name,
         values_path=path,
+        uncertainty_path=uncertainty_path if uncertainty else None,
         project_path=out_dir / f"{name}.qgs" if qgis else None,
         quantity=quantity,
         unit=unit,

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from geotune.data.raster.source import RasterSource
 from geotune.errors import GeotuneError
+from geotune.inference.ensemble import entropy
 from geotune.inference.geotiff import (
     NODATA,
     PROBABILITY_SCALE,
@@ -44,6 +45,8 @@ class ClassMap:
         name: the scene's name.
         classes_path: Cloud-Optimised GeoTIFF of class indices, uint8, 255 without data.
         probabilities_path: Cloud-Optimised GeoTIFF, one band per class, uint8: 254 p, 255 no data.
+        uncertainty_path: Cloud-Optimised GeoTIFF, bands `entropy` and, of several predictions,
+            `disagreement`; uint8: 254 u, 255 no data.
         polygons_path: GeoPackage.
         project_path: QGIS project.
         windows: number of windows computed.
@@ -57,6 +60,7 @@ class ClassMap:
     name: str
     classes_path: Path
     probabilities_path: Path | None
+    uncertainty_path: Path | None
     polygons_path: Path | None
     project_path: Path | None
     windows: int
@@ -69,7 +73,12 @@ class ClassMap:
     @property
     def files(self) -> list[Path]:
         """The written files, the class map first."""
-        others = (self.probabilities_path, self.polygons_path, self.project_path)
+        others = (
+            self.probabilities_path,
+            self.uncertainty_path,
+            self.polygons_path,
+            self.project_path,
+        )
         return [self.classes_path, *(path for path in others if path is not None)]
 
     @property
@@ -89,6 +98,8 @@ def segment_scene(
     name: str,
     colors: Sequence[Color] | None = None,
     probabilities: bool = False,
+    uncertainty: bool = False,
+    members: int = 1,
     polygons: bool | PolygonOptions = True,
     thresholds: Mapping[int, float] | None = None,
     qgis: bool = True,
@@ -100,7 +111,8 @@ def segment_scene(
     prediction.
 
     Args:
-        model: maps images to class probabilities, see `sliding_window_inference`.
+        model: maps images to class probabilities, see `sliding_window_inference`; with
+            `uncertainty` of several members, and their mean entropy in one channel more.
         source: the scene.
         out_dir: created if needed.
         options: see `WindowOptions`.
@@ -108,6 +120,10 @@ def segment_scene(
         name: file stem.
         colors: of each class; by default `geotune.utils.colors.palette(classes)`.
         probabilities: whether to write probabilities.
+        uncertainty: whether to write `<name>_uncertainty.tif`: the entropy of the probabilities
+            from 0 to 1, and of several members how much of it is their disagreement: the entropy
+            of their mean minus the mean of their entropies (mutual information, arXiv 1112.5745).
+        members: number of predictions that the model averages.
         polygons: whether to write polygons, and how.
         thresholds: probabilities from which pixels get a class, see `apply_thresholds`. By default
             every pixel gets the most likely class.
@@ -134,9 +150,12 @@ def segment_scene(
     outlines.check_scene(source.crs, source.transform, source.shape)
     classes_path = out_dir / f"{name}_classes.tif"
     probabilities_path = out_dir / f"{name}_probabilities.tif"
+    uncertainty_path = out_dir / f"{name}_uncertainty.tif"
     polygons_path = out_dir / f"{name}_polygons.gpkg"
     counts = np.zeros(NODATA + 1, dtype=np.int64)
     windows, num_polygons = 0, None
+    measures = ["entropy", "disagreement"] if members > 1 else ["entropy"]
+    channels = len(classes) + (len(measures) - 1 if uncertainty else 0)
     with bounded_gdal_cache(), atomic_output(out_dir) as folder, ExitStack() as files:
 
         def new_map(path: Path, layers: Sequence[str]) -> GeoTiffWriter:
@@ -147,13 +166,17 @@ def segment_scene(
         probability_map = new_map(probabilities_path, classes) if probabilities else None
         if probability_map is not None:
             describe_probabilities(probability_map)
+        uncertainty_map = new_map(uncertainty_path, measures) if uncertainty else None
+        if uncertainty_map is not None:
+            describe_probabilities(uncertainty_map, "uncertainty")
         scores = _temporary(folder, source.shape) if polygons else None
-        for block in sliding_window_inference(model, source, options, channels=len(classes)):
-            chosen = apply_thresholds(block.outputs, thresholds or {})
+        for block in sliding_window_inference(model, source, options, channels=channels):
+            shares = block.outputs[: len(classes)]
+            chosen = apply_thresholds(shares, thresholds or {})
             values = chosen.to(torch.uint8).cpu().numpy()
             values[~block.valid] = NODATA
             if scores is not None:
-                own = block.outputs.gather(0, chosen[None])[0] * PROBABILITY_SCALE
+                own = shares.gather(0, chosen[None])[0] * PROBABILITY_SCALE
                 rows = slice(block.row, block.row + values.shape[0])
                 columns = slice(block.col, block.col + values.shape[1])
                 scores[rows, columns] = own.round().to(torch.uint8).cpu().numpy()
@@ -161,14 +184,18 @@ def segment_scene(
             windows += block.windows
             class_map.write(block.row, block.col, values[None])
             if probability_map is not None:
-                scaled = (block.outputs * PROBABILITY_SCALE).round().to(torch.uint8)
-                stored = scaled.cpu().numpy()
-                stored[:, ~block.valid] = NODATA
-                probability_map.write(block.row, block.col, stored)
+                probability_map.write(block.row, block.col, _stored(shares, block.valid))
+            if uncertainty_map is not None:
+                total = entropy(shares[None])[0]
+                disagreement = (total - block.outputs[len(classes) :]).clamp(min=0)
+                levels = torch.cat([total, disagreement]).clamp(max=1)
+                uncertainty_map.write(block.row, block.col, _stored(levels, block.valid))
         class_map.finish("MODE")
         write_categories(class_map.path, classes)
         if probability_map is not None:
             probability_map.finish("AVERAGE")
+        if uncertainty_map is not None:
+            uncertainty_map.finish("AVERAGE")
         if scores is not None:
             num_polygons = _write_polygons(
                 class_map.path, scores, folder / polygons_path.name, classes, source, outlines
@@ -182,11 +209,15 @@ def segment_scene(
             if probabilities:
                 title, style = f"probability of {classes[-1]}", value_style(0, 1, band=len(classes))
                 layers.append(MapLayer(probabilities_path, title, style, visible=False))
+            if uncertainty:
+                style = value_style(0, 1, band=len(measures))
+                layers.append(MapLayer(uncertainty_path, measures[-1], style, visible=False))
             write_qgis(folder, out_dir, name, source, layers)
     return ClassMap(
         name=name,
         classes_path=classes_path,
         probabilities_path=probabilities_path if probabilities else None,
+        uncertainty_path=uncertainty_path if uncertainty else None,
         polygons_path=polygons_path if polygons else None,
         project_path=out_dir / f"{name}.qgs" if qgis else None,
         windows=windows,
@@ -205,12 +236,20 @@ def segment_scene(
                 f"{path}: belongs to an earlier prediction; delete it or predict {what}"
                 for what, path, written in (
                     ("probabilities", probabilities_path, probabilities),
+                    ("uncertainty", uncertainty_path, uncertainty),
                     ("polygons", polygons_path, polygons),
                 )
                 if not written and path.exists()
             ),
         ),
     )
+
+
+def _stored(values: torch.Tensor, valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Values `(K, h, w)` from 0 to 1 as they are stored."""
+    stored: NDArray[np.uint8] = (values * PROBABILITY_SCALE).round().to(torch.uint8).cpu().numpy()
+    stored[:, ~valid] = NODATA
+    return stored
 
 
 def _temporary(folder: Path, shape: tuple[int, int]) -> np.memmap[Any, np.dtype[np.uint8]]:
