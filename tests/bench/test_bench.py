@@ -150,7 +150,9 @@ def test_a_folder_is_a_suite_and_only_selects_runs(
     error = JobResult("stopped")
     rows = [row_of(spec, tmp_path, error, None) for spec in specs]
     write_rows(tmp_path / "bench" / ROWS, rows)
-    code, out, _ = geotune("bench", tmp_path, "--table-only", "--only", "tiny/e*", "--json")
+    code, out, _ = geotune(
+        "bench", tmp_path, "--table-only", "--only", "tiny/e*", "tiny/est-*", "--json"
+    )
     assert code == 1
     assert [row["run"] for row in json.loads(out)["rows"]] == ["tiny/est-0"]
     code, _, err = geotune("bench", path, "--only", "ships/*")

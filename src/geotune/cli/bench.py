@@ -17,7 +17,7 @@ def bench(
     workers: int | None = None,
     ray: str | None = None,
     table_only: Annotated[bool, Parameter(negative="")] = False,
-    only: Annotated[tuple[str, ...], Parameter(negative="")] = (),
+    only: Annotated[tuple[str, ...], Parameter(negative="", consume_multiple=True)] = (),
     as_json: Json = False,
 ) -> None:
     """Compare methods: run a grid of recipes and report differences, intervals and costs.
