@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from geotune.api.averaging import average as average
     from geotune.api.caching import cache as cache
     from geotune.api.checking import check as check
+    from geotune.api.distilling import distill as distill
     from geotune.api.fitting import finish as finish
     from geotune.api.fitting import fit as fit
     from geotune.api.init.create_recipe import init as init
@@ -85,6 +86,7 @@ _EXPORTS = {
     "backbone": "geotune.backbones.create:backbone",
     "cache": "geotune.api.caching:cache",
     "check": "geotune.api.checking:check",
+    "distill": "geotune.api.distilling:distill",
     "finish": "geotune.api.fitting:finish",
     "fit": "geotune.api.fitting:fit",
     "init": "geotune.api.init.create_recipe:init",

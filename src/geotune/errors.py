@@ -106,6 +106,8 @@ ERROR_CODES: dict[str, str] = {
     "adapter-base": "an adapter was trained on other backbone weights",
     "adapter-code": "an adapter names a Python file as backbone or method; it must be confirmed",
     "adapter-merged": "the method was merged into the backbone, so there is no adapter to save",
+    "teacher-mismatch": "the teacher of a distillation has another task, other classes or data",
+    "student-too-large": "the student of a distillation has more parameters than its teacher",
     "settings-incompatible": "training options of the recipe exclude each other",
     "loss-not-finite": "the training loss became NaN or infinite",
     "folder-not-owned": "a folder holds files that geotune did not write",

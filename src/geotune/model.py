@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from geotune.detectors.base import Detector
 from geotune.methods.core.encoder import Encoder, recompute_blocks
-from geotune.types import Batch, Normalization, Sample
+from geotune.types import Batch, FeatureMaps, Normalization, Sample
 from geotune.utils.activation_checkpointing import recompute_stages
 from geotune.utils.batch_norm import allow_single_values
 from geotune.utils.feature_encoding import DecodedFeatures
@@ -65,20 +65,31 @@ class Model(nn.Module):
             features: encoded results of `Model.features` for these images; the backbone is skipped.
             targets: read by detectors only, which then return losses.
         """
+        maps, size = self.encode(images, time=time, location=location, features=features)
+        return self.decode(maps, size, targets)
+
+    def encode(
+        self,
+        images: Tensor | Mapping[str, Tensor],
+        *,
+        time: Tensor | None = None,
+        location: Tensor | None = None,
+        features: Mapping[str, Tensor] | None = None,
+    ) -> tuple[FeatureMaps, tuple[int, int]]:
+        """The feature maps that the decoder reads, and height and width of the images.
+
+        Arguments as in `forward`.
+        """
         x = self._normalized(images)
-        height, width = x.shape[-2:]
         decoded = None if features is None else DecodedFeatures(features)
         maps = self.encoder(x, time=time, location=location, features=decoded)
+        return maps, (x.shape[-2], x.shape[-1])
+
+    def decode(self, maps: FeatureMaps, size: tuple[int, int], targets: Any = None) -> Any:
+        """The outputs of `forward` from the results of `encode`."""
         if isinstance(self.decoder, Detector):
-            return self.decoder(maps, (height, width), targets)
-        outputs: Tensor = self.decoder(maps)
-        if outputs.ndim == 2:
-            return outputs
-        if outputs.shape[-2:] != maps.image_size:
-            outputs = F.interpolate(
-                outputs, size=maps.image_size, mode="bilinear", align_corners=False
-            )
-        return outputs[..., :height, :width]
+            return self.decoder(maps, size, targets)
+        return resize_outputs(self.decoder(maps), maps.image_size, size)
 
     def recompute(self, level: str) -> bool:
         """Recompute activations in the backward pass, see `train.activation_checkpointing`.
@@ -114,3 +125,20 @@ class Model(nn.Module):
         shape = (1, -1) + (1,) * (images.ndim - 2)
         x = (images - self.offset.view(shape)) / self.scale.view(shape)
         return torch.where(torch.isnan(x), self.fill.view(shape), x)
+
+
+def resize_outputs(outputs: Tensor, padded: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """The outputs of a decoder at the resolution of the images.
+
+    Args:
+        outputs: `(B, K, h, w)` of the padded images, or `(B, K)` of whole images, which stay.
+        padded: height and width of the padded images.
+        size: height and width of the images.
+
+    Returns `(B, K, H, W)`.
+    """
+    if outputs.ndim == 2:
+        return outputs
+    if outputs.shape[-2:] != padded:
+        outputs = F.interpolate(outputs, size=padded, mode="bilinear", align_corners=False)
+    return outputs[..., : size[0], : size[1]]

@@ -128,6 +128,7 @@ class Sample:
         location: longitude and latitude of the centre in degrees; None if the model does not take
             it.
         features: cached backbone features, `(h, w, C)` by name.
+        teacher: cached outputs and feature maps of a teacher, `(h, w, C)` by name.
     """
 
     image: NDArray[np.float32]
@@ -137,6 +138,7 @@ class Sample:
     time: Times | None = None
     location: tuple[float, float] | None = None
     features: Mapping[str, Tensor] = field(default_factory=dict)
+    teacher: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -150,12 +152,15 @@ class Batch:
         targets: result of `Target.stack`, such as class indices `(B, H, W)`.
         names: of the samples.
         groups: of the samples.
+        teacher: cached outputs and feature maps of a teacher, `(B, h, w, C)` by name; no input of
+            the model.
     """
 
     inputs: dict[str, Any]
     targets: Any
     names: list[str] = field(default_factory=list)
     groups: list[str] = field(default_factory=list)
+    teacher: dict[str, Tensor] = field(default_factory=dict)
 
     @staticmethod
     def from_samples(samples: Sequence[Sample]) -> Batch:
@@ -176,6 +181,7 @@ class Batch:
             type(samples[0].target).stack([s.target for s in samples]),
             [s.name for s in samples],
             [s.group for s in samples],
+            {name: torch.stack([s.teacher[name] for s in samples]) for name in samples[0].teacher},
         )
 
     def to(self, device: torch.device) -> Batch:
@@ -189,6 +195,7 @@ class Batch:
             _map_tensors(self.targets, move),
             self.names,
             self.groups,
+            _map_tensors(self.teacher, move),
         )
 
     def select(self, windows: slice) -> Batch:
@@ -198,6 +205,7 @@ class Batch:
             self.targets[windows],
             self.names[windows],
             self.groups[windows],
+            _map_tensors(self.teacher, lambda x: x[windows]),
         )
 
     def __len__(self) -> int:

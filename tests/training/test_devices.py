@@ -94,6 +94,22 @@ def test_two_processes_equal_one(
 
 
 @pytest.mark.slow
+def test_two_processes_learn_from_a_teacher_as_one(
+    train: Callable[..., FitResult], tiny_recipe: Callable[..., Path], tmp_path: Path
+) -> None:
+    """The projections of the student's maps are averaged over the processes as its weights are."""
+    train(tmp_path / "teacher", ONE)
+    changes = {
+        **ONE,
+        "distill.run": str(tmp_path / "teacher"),
+        "train.cache_folder": str(tmp_path / "cache"),
+    }
+    assert run(tiny_recipe(changes), "ddp")["summary"]["distill"]["cache"]["samples"] == 8 * 8
+    train(tmp_path / "one", changes)
+    assert_close(tmp_path / "run", tmp_path / "one", 1e-4)
+
+
+@pytest.mark.slow
 def test_fsdp_resumes_after_sigkill(
     train: Callable[..., FitResult], tiny_recipe: Callable[..., Path], tmp_path: Path
 ) -> None:

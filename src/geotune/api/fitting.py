@@ -19,6 +19,7 @@ from geotune.api.recipes import (
 from geotune.config import Recipe, load_recipe
 from geotune.errors import GeotuneError
 from geotune.factory.build_data import build_data, with_window
+from geotune.training.check_teacher import check_teacher
 from geotune.training.lock import exclusive_lock
 from geotune.training.run_dir import RunDir, State
 from geotune.utils.processes import is_helper_process
@@ -207,6 +208,8 @@ def _fit(
             metrics = folder.read_json("metrics")["val"]
             return FitResult("complete", run, metrics, done["notes"], done, main_process=not helper)
 
+        if recipe.distill is not None:
+            check_teacher(recipe, run)
         on_message("reading and checking the data")
         data = build_data(recipe, on_progress)
         recipe = with_window(recipe, data.window)

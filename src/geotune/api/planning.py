@@ -136,6 +136,11 @@ def plan(
             "train.strategy fsdp: estimated for a process that holds the whole model; sharded over "
             f"{planner.world} processes, weights, gradients and optimizer state need less"
         )
+    if recipe.distill is not None:
+        notes.append(
+            "distill: estimated for the student's own step; the teacher runs before the training, "
+            "and what is read of it (outputs and maps of a micro-batch) is not included"
+        )
     result = None
     if limit is not None:
         on_message("searching for settings that fit")

@@ -34,6 +34,7 @@ from geotune.report.from_run import choose_examples, make_report, page_name
 from geotune.report.page import write_report
 from geotune.report.tasks.base import find_page
 from geotune.training.evaluate import Evaluation, evaluate
+from geotune.training.open_teacher import open_teacher
 from geotune.training.optimizer import layer_decay_note
 from geotune.training.run_dir import RunDir
 from geotune.training.trainer import TrainerResult, fit, resolve_monitor
@@ -97,11 +98,16 @@ def train(
     resolve_monitor(built, recipe.train)
     if recipe.train.start_from is not None and not folder.has_checkpoint:
         start_from_adapter(built, recipe.train.start_from)
+    teacher = None
+    if recipe.distill is not None:
+        teacher = open_teacher(recipe.distill, built, data)
     own_notes = [*data.notes, *resolved_notes, *built.notes]
     if note := layer_decay_note(built.model, recipe.train.layer_decay):
         own_notes.append(note)
     if recipe.train.cache != "none":
         own_notes += cache_notes(data)
+    elif recipe.distill is not None:
+        own_notes += cache_notes(data, "distill")
     watched = epoch_validation(data, recipe.train.validation_windows)
     if watched is not data:
         own_notes.append(
@@ -139,6 +145,7 @@ def train(
         planned_bytes=planned_bytes,
         adapt_checkpointing=adapt_checkpointing,
         stop=stop,
+        teacher=teacher,
     )
     if not fitted.main_process:
         return None
@@ -233,6 +240,7 @@ def _finish(
         "adapter_bytes": adapter_bytes,
         "peak_memory": vars(fitted.peak),
         "cache": fitted.cache.summary if fitted.cache else None,
+        "distill": _distill_summary(recipe, fitted),
         "backbone": {
             "name": built.backbone.name,
             "licence": built.backbone.licence,
@@ -266,3 +274,11 @@ def _finish(
     folder.write_json("run", summary)
     folder.remove_checkpoints(keep_last=recipe.train.keep_checkpoint)
     return summary
+
+
+def _distill_summary(recipe: Recipe, fitted: TrainerResult) -> dict[str, Any] | None:
+    """The entry `distill` of `run.json`; None without a teacher."""
+    if recipe.distill is None:
+        return None
+    cache = fitted.teacher_cache
+    return {"run": str(recipe.distill.run), "cache": cache.summary if cache else None}

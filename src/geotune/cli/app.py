@@ -20,6 +20,7 @@ from geotune.cli.cache import cache
 from geotune.cli.check import check
 from geotune.cli.console import err, escape
 from geotune.cli.demo import demo
+from geotune.cli.distill import distill
 from geotune.cli.fit import finish, fit
 from geotune.cli.init import init
 from geotune.cli.list_ import list_
@@ -56,7 +57,8 @@ def _paragraphs(doc: str) -> str:
 
 
 for command in (
-    init, check, plan, fit, finish, cache, test, predict, average, bench, list_, unpack, demo
+    init, check, plan, fit, finish, cache, test, predict, distill, average, bench, list_, unpack,
+    demo
 ):  # fmt: skip
     command.__doc__ = _paragraphs(command.__doc__ or "")
     app.command(command, name=command.__name__.rstrip("_"))
@@ -93,6 +95,7 @@ def _launch(
 AFTER_INTERRUPT = {
     "fit": "Run the same command again to resume from the last completed epoch, or geotune finish "
     "RUN (by default runs/RECIPE) to keep the best epoch so far.",
+    "distill": "Run the same command again to resume from the last completed epoch.",
     "demo": "Run the same command again to resume from the last completed epoch.",
     "bench": "Run the same command again to resume; completed runs are kept.",
     "cache": "Run the same command again to compute the missing features.",

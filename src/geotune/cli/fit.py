@@ -59,7 +59,7 @@ def fit(
             on_progress=on_progress,
         )
     if result.main_process:
-        _show_fit(result, as_json)
+        show_fit(result, as_json)
 
 
 def finish(run: Path, *, as_json: Json = False) -> None:
@@ -78,10 +78,11 @@ def finish(run: Path, *, as_json: Json = False) -> None:
         with loading_libraries(on_progress, DATA_MODULES):
             from geotune.api.fitting import finish as finish_run
         result = finish_run(run, on_message=message, on_progress=on_progress)
-    _show_fit(result, as_json)
+    show_fit(result, as_json)
 
 
-def _show_fit(result: FitResult, as_json: bool) -> None:
+def show_fit(result: FitResult, as_json: bool) -> None:
+    """Print the outcome of a training."""
     if as_json:
         print_json(
             {

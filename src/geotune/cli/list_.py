@@ -16,6 +16,7 @@ def list_(
     category: Literal[
         "backbones", "methods", "decoders", "tasks", "datasets",
         "backbone", "method", "decoder", "task", "data", "split", "train",
+        "distill",
     ],
     name: str | None = None,
     as_json: Json = False,
@@ -26,7 +27,8 @@ def list_(
     ----------
     category
         Components: backbones, methods, decoders, tasks or datasets. Keys of a section with type,
-        default and meaning: backbone, method, decoder, task, data, split (data.split) or train.
+        default and meaning: backbone, method, decoder, task, data, split (data.split),
+        train or distill.
     name
         Only names that contain this text; the full name of a backbone or of a published data set
         shows its details. In a section: a kind, such as unet in decoder, or text that keys contain.

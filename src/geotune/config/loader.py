@@ -108,7 +108,9 @@ def apply_override(values: dict[str, Any], override: str) -> list[str]:
         ) from error
     section = values
     for depth, part in enumerate(parts[:-1]):
-        if not isinstance(section.setdefault(part, {}), dict):
+        if section.get(part) is None:  # an optional section
+            section[part] = {}
+        if not isinstance(section[part], dict):
             parent = ".".join(parts[: depth + 1])
             raise RecipeError(
                 f"{override!r}: {parent} is a value, not a section",

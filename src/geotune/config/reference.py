@@ -15,11 +15,12 @@ from pydantic.fields import FieldInfo
 from geotune.config.backbone_options import BackboneOptions
 from geotune.config.base import OptionsModel
 from geotune.config.data_options import DataSection
+from geotune.config.distill_options import DistillOptions
 from geotune.config.method_options import PythonMethodOptions
 from geotune.config.train_options import TrainOptions
 from geotune.registry import DECODERS, METHODS, SPLITTERS, TASKS
 
-Section = Literal["backbone", "method", "decoder", "task", "data", "split", "train"]
+Section = Literal["backbone", "method", "decoder", "task", "data", "split", "train", "distill"]
 """Sections of a recipe; `split` is `data.split`."""
 
 REQUIRED = "required"
@@ -59,6 +60,8 @@ def section_kinds(section: Section) -> list[Kind]:
         models = [BackboneOptions]
     elif section == "train":
         models = [TrainOptions]
+    elif section == "distill":
+        models = [DistillOptions]
     elif section == "data":
         models = list(get_args(get_args(DataSection)[0]))
     else:

@@ -11,6 +11,7 @@ from geotune.config.backbone_options import BackboneOptions
 from geotune.config.base import OptionsModel, invalid
 from geotune.config.data_options import DataSection, NamedOptions
 from geotune.config.decoder_options import DecoderSection, DetectorOptions
+from geotune.config.distill_options import DistillOptions
 from geotune.config.method_options import MethodSection
 from geotune.config.task_options import DetectOptions, TaskSection
 from geotune.config.train_options import TrainOptions
@@ -62,6 +63,7 @@ class Recipe(ModelSections):
 
     data: DataSection
     train: TrainOptions = TrainOptions()
+    distill: DistillOptions | None = None
 
     def with_train(self, **options: Any) -> Recipe:
         """The recipe with other options of `train`."""
@@ -79,12 +81,33 @@ class Recipe(ModelSections):
             for name, value in self.data.augment
             if name != "flips" and value != type(self.data.augment).model_fields[name].default
         ]
-        if self.train.cache != "none" and random:
+        caches = {
+            f"train.cache {self.train.cache}": (self.train.cache != "none", "use train.cache=none"),
+            "distill": (self.distill is not None, "remove distill"),
+        }
+        for name, (used, advice) in caches.items():
+            if used and random:
+                raise invalid(
+                    random[0],
+                    f"changes every window in every epoch, but {name} needs a fixed set of windows "
+                    f"(in up to eight orientations); remove {' and '.join(random)}, or {advice}",
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _task_can_be_distilled(self) -> Recipe:
+        if self.distill is not None and isinstance(self.task, DetectOptions):
             raise invalid(
-                random[0],
-                f"changes every window in every epoch, but train.cache {self.train.cache} needs a "
-                "fixed set of windows (in up to eight orientations); remove "
-                f"{' and '.join(random)}, or use train.cache=none",
+                "distill",
+                "found task.kind detect; the outputs of a detector belong to its own anchors or "
+                "proposals, so there is no distillation for detection; remove distill, or use "
+                "another task",
+            )
+        if self.distill is not None and self.train.strategy == "fsdp":
+            raise invalid(
+                "train.strategy",
+                "found fsdp, which distill does not support; a student fits on one device: use "
+                "auto or ddp",
             )
         return self
 

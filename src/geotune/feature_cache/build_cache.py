@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,13 @@ from geotune.data.window_datasets import FixedWindowDataset
 from geotune.errors import GeotuneError
 from geotune.feature_cache.cache_key import feature_dependencies, feature_set_name, sample_keys
 from geotune.feature_cache.cached_dataset import CachedWindowDataset
-from geotune.feature_cache.capacity import check_free_space, folder_bytes, format_bytes
-from geotune.feature_cache.populate import populate
-from geotune.feature_cache.store import FeatureStore, folder_lock, prepare_folder
-from geotune.memory.oom import is_oom
+from geotune.feature_cache.capacity import folder_bytes
+from geotune.feature_cache.compute import compute_missing
+from geotune.feature_cache.store import FeatureStore, prepare_folder
 from geotune.methods.core.encoder import Encoder
 from geotune.model import Model
-from geotune.types import Batch
+from geotune.types import Batch, Sample
 from geotune.utils.feature_encoding import encode_features
-from geotune.utils.precision import autocast
 
 
 @dataclass(frozen=True)
@@ -70,15 +68,13 @@ def check_backbone_frozen(encoder: Encoder, cache: str) -> None:
         )
 
 
-def cache_notes(data: DataModule) -> list[str]:
-    """How training from a cache differs, for the user."""
+def cache_notes(data: DataModule, key: str = "train.cache") -> list[str]:
+    """How training on fixed windows differs, for the user; `key` of the recipe asks for them."""
     orientations = ", each in all eight orientations" if data.train.augment.flips else ""
-    notes = [
-        f"train.cache: every epoch uses the same {len(data.train)} training windows{orientations}"
-    ]
+    notes = [f"{key}: every epoch uses the same {len(data.train)} training windows{orientations}"]
     if data.train.brightness:
         notes.append(
-            f"train.cache: data.brightness {data.train.brightness:g} is ignored, because cached "
+            f"{key}: data.brightness {data.train.brightness:g} is ignored, because cached "
             "features cannot vary with brightness"
         )
     return notes
@@ -121,50 +117,28 @@ def build_cache(
     train_keys, val_keys = sample_keys(fixed), sample_keys(data.val)
     keys = [*train_keys, *val_keys]
     store = FeatureStore(folder)
-    size = 0
 
-    def compute(indices: Sequence[int]) -> dict[str, Tensor]:
-        model.to(device)  # only once something has to be computed
-        samples = [
-            fixed.sample(*divmod(i, fixed.num_orientations))
-            if i < len(train_keys)
-            else data.val.sample(i - len(train_keys))
-            for i in indices
-        ]
-        try:
-            with torch.no_grad(), autocast(device, train.precision):
-                features = model.features(**Batch.from_samples(samples).to(device).inputs)
-            return encode_features(features, train.cache_precision)
-        except (RuntimeError, MemoryError) as error:
-            if len(indices) == 1 or not is_oom(error):
-                raise
-        half = len(indices) // 2  # outside of `except`: the error keeps the tensors alive
-        halves = [compute(indices[:half]), compute(indices[half:])]
-        return {name: torch.cat([features[name] for features in halves]) for name in halves[0]}
+    def sample(index: int) -> Sample:
+        if index < len(train_keys):
+            return fixed.sample(*divmod(index, fixed.num_orientations))
+        return data.val.sample(index - len(train_keys))
 
-    def on_start(missing: int, needed: int) -> None:
-        nonlocal size
-        size = needed
-        check_free_space(train.cache_folder if folder else None, train.cache_limit, missing, needed)
-        target = f"to {folder}" if folder else "in memory"
-        on_message(f"computing the features of {missing} windows {target}: {format_bytes(needed)}")
+    def compute(batch: Batch) -> dict[str, Tensor]:
+        return encode_features(model.features(**batch.inputs), train.cache_precision)
 
-    training = model.training
-    model.eval()
-    try:
-        with folder_lock(folder):
-            for note in store.open(keys):
-                on_message(f"note: {note}")
-            computed = populate(
-                store,
-                keys,
-                compute,
-                batch_size=batch_size,
-                on_start=on_start,
-                on_progress=on_progress,
-            )
-    finally:
-        model.to("cpu").train(training)
+    computed, size = compute_missing(
+        store,
+        keys,
+        model,
+        sample,
+        compute,
+        train,
+        what="the features",
+        batch_size=batch_size,
+        device=device,
+        on_message=on_message,
+        on_progress=on_progress,
+    )
     return FeatureCache(
         CachedWindowDataset(fixed, train_keys, store),
         CachedWindowDataset(data.val, val_keys, store),

@@ -9,9 +9,16 @@ from torch.utils.data import DataLoader, Sampler
 
 from geotune.data.window_datasets import FixedWindowDataset, GridWindowDataset, RandomWindowDataset
 from geotune.feature_cache.cached_dataset import CachedWindowDataset
+from geotune.feature_cache.teacher_cache import TaughtWindowDataset
 from geotune.types import Batch, Sample
 
-WindowDataset = RandomWindowDataset | FixedWindowDataset | GridWindowDataset | CachedWindowDataset
+WindowDataset = (
+    RandomWindowDataset
+    | FixedWindowDataset
+    | GridWindowDataset
+    | CachedWindowDataset
+    | TaughtWindowDataset
+)
 
 
 class RankSampler(Sampler[int]):

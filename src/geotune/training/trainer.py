@@ -17,18 +17,26 @@ from lightning.pytorch import Callback, Trainer
 
 from geotune.config import TrainOptions
 from geotune.data.datamodule import DataModule
+from geotune.data.window_datasets import FixedWindowDataset
 from geotune.errors import GeotuneError
 from geotune.factory.build_model import BuiltModel
 from geotune.feature_cache.build_cache import FeatureCache, build_cache, check_backbone_frozen
+from geotune.feature_cache.teacher_cache import (
+    TaughtWindowDataset,
+    Teacher,
+    TeacherCache,
+    build_teacher_cache,
+)
 from geotune.memory.measure import MeasuredPeak, PeakMonitor
 from geotune.memory.offload import offloaded, tensors_outside
 from geotune.memory.oom import is_oom
 from geotune.training.checkpointer import Checkpointer
 from geotune.training.compile import check_compilable, compiled_blocks
+from geotune.training.distillation import Distillation
 from geotune.training.evaluate import Evaluation
 from geotune.training.fsdp import is_sharded
 from geotune.training.lightning_trainer import make_trainer, silence_lightning
-from geotune.training.loaders import EpochSampler, make_loader
+from geotune.training.loaders import EpochSampler, WindowDataset, make_loader
 from geotune.training.memory_adaptation import OnChange, StepMemory
 from geotune.training.memory_callback import StepMemoryCallback
 from geotune.training.micro_batching import next_smaller_divisor
@@ -55,6 +63,7 @@ class TrainerResult:
         validation: of the best epoch; None if the model must be evaluated again: with several
             processes, and with a cache, whose features differ from those of a prediction.
         cache: of features, if the backbone did not run.
+        teacher_cache: what the teacher gave, if there is one.
         notes: for the user.
     """
 
@@ -68,6 +77,7 @@ class TrainerResult:
     sharded: bool = False
     validation: Evaluation | None = None
     cache: FeatureCache | None = None
+    teacher_cache: TeacherCache | None = None
     notes: Sequence[str] = ()
 
 
@@ -102,6 +112,7 @@ def fit(
     planned_bytes: int | None = None,
     adapt_checkpointing: bool = False,
     stop: bool = False,
+    teacher: Teacher | None = None,
 ) -> TrainerResult:
     """Train, or resume from the checkpoint of the run folder.
 
@@ -122,6 +133,7 @@ def fit(
         adapt_checkpointing: recompute more activations if memory does not suffice: if it runs out,
             or if the estimate exceeds the free memory.
         stop: train no further epoch.
+        teacher: what the model learns from besides the labels; released before the training.
 
     Raises `GeotuneError` for incompatible settings, a loss that is not finite, and if memory runs
     out with the smallest micro-batch.
@@ -139,6 +151,8 @@ def fit(
     world, rank = trainer.world_size, trainer.global_rank
     micro = micro_batch_size(train.batch_size, train.accumulate_steps, world)
     _check_settings(built, data, train, world)
+    if teacher is not None and teacher.options.cache == "memory":
+        _check_one_copy("distill.cache", world)
     on_start()
     encoder, device = built.model.encoder, trainer.strategy.root_device
     cache = None
@@ -155,7 +169,25 @@ def fit(
             on_progress=partial(on_progress, "features"),
         )
     options: dict[str, Any] = {"workers": train.workers, "rank": rank, "world": world, "pin": True}
-    train_windows, val_windows = (cache.train, cache.val) if cache else (data.train, data.val)
+    train_windows: WindowDataset = cache.train if cache else data.train
+    val_windows = cache.val if cache else data.val
+    distillation, teacher_cache = None, None
+    if teacher is not None:
+        distillation = Distillation(encoder, built.task, teacher, seed=train.seed)
+        if not stop:
+            fixed = cache.train.windows if cache else FixedWindowDataset(data.train)
+            assert isinstance(fixed, FixedWindowDataset)
+            teacher_cache = build_teacher_cache(
+                teacher,
+                fixed,
+                train,
+                batch_size=micro,
+                device=device,
+                on_message=on_message,
+                on_progress=partial(on_progress, "features of the teacher"),
+            )
+            train_windows = TaughtWindowDataset(cache.train if cache else fixed, teacher_cache)
+        teacher.release()
     train_loader = make_loader(
         train_windows, micro * train.accumulate_steps, drop_last=train.drop_last, **options
     )
@@ -191,6 +223,7 @@ def fit(
         seed=train.seed,
         max_val_batches=ceil(ceil(len(data.val) / world) / micro),
         val_windows=data.val if single_process and cache is None else None,
+        distillation=distillation,
     )
     module.strict_loading = False  # checkpoints hold trained tensors only
     peak_monitor = PeakMonitor(device)
@@ -268,6 +301,7 @@ def fit(
         is_sharded(built.model),
         validated[1] if validated and validated[0] == checkpointer.best_epoch else None,
         cache,
+        teacher_cache,
         notes,
     )
 
@@ -291,12 +325,17 @@ def _check_settings(built: BuiltModel, data: DataModule, train: TrainOptions, wo
         check_backbone_frozen(built.model.encoder, train.cache)
     if train.compile:
         check_compilable(built.model.encoder)
-    if train.cache == "memory" and world > 1:
+    if train.cache == "memory":
+        _check_one_copy("train.cache", world)
+
+
+def _check_one_copy(key: str, world: int) -> None:
+    if world > 1:
         raise GeotuneError(
-            f"train.cache memory: each of {world} processes would hold a full copy; use "
-            "train.cache=disk, which they share",
+            f"{key} memory: each of {world} processes would hold a full copy; use {key}=disk, "
+            "which they share",
             code="cache-not-possible",
-            key="train.cache",
+            key=key,
         )
 
 

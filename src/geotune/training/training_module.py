@@ -17,9 +17,11 @@ from torch.optim import Optimizer
 
 from geotune.data.window_datasets import GridWindowDataset
 from geotune.detectors.assigner import sampling_seed
+from geotune.errors import GeotuneError
 from geotune.model import Model
 from geotune.tasks.base import Task
 from geotune.tasks.step_loss import MeanLoss, StepLoss
+from geotune.training.distillation import Distillation
 from geotune.training.evaluate import Evaluation, window_scores
 from geotune.training.fsdp import full_state_dict, is_sharded, shard
 from geotune.training.micro_batching import BatchNormStatistics, MicroBatcher
@@ -49,6 +51,7 @@ class TrainingModule(LightningModule):
         max_val_batches: the largest number of validation batches of any process.
         val_windows: the validation windows, if this process sees them all in every epoch: then
             `validation` gives the results of each of them.
+        distillation: what the model learns from a teacher; validation does without it.
 
     Attributes:
         loss: of the last batch.
@@ -75,6 +78,7 @@ class TrainingModule(LightningModule):
         seed: int,
         max_val_batches: int = 0,
         val_windows: GridWindowDataset | None = None,
+        distillation: Distillation | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -95,6 +99,7 @@ class TrainingModule(LightningModule):
         self.max_val_batches = max_val_batches
         self.scalar_names: frozenset[str] = frozenset()
         self.val_windows = val_windows
+        self.distillation = distillation
         self.val_scores: list[float] = []
         self.val_metrics = task.metrics()
         self.val_loss = MeanLoss(task)
@@ -115,6 +120,8 @@ class TrainingModule(LightningModule):
         """The contribution of one micro-batch to the loss of the batch."""
         assert self._step_loss is not None
         micro = batch.select(self._micro_batch)
+        if self.distillation is not None:
+            return self._step_loss(self.distillation(self.model, micro), micro)
         outputs = self.model(**micro.inputs, targets=micro.targets)
         return self._step_loss(outputs, micro.targets)
 
@@ -194,6 +201,11 @@ class TrainingModule(LightningModule):
             layer_decay=self.layer_decay,
             decay_all=self.decay_all,
         )
+        if self.distillation is not None and self.distillation.pairs:
+            projections = list(self.distillation.parameters())
+            optimizer.add_param_group(
+                {"params": projections, "lr": self.lr, "weight_decay": self.weight_decay}
+            )
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self.lr_factor)
         return {
             "optimizer": optimizer,
@@ -219,7 +231,7 @@ class TrainingModule(LightningModule):
 
         def attempt(slices: Sequence[slice]) -> Tensor:
             torch.manual_seed(seed)
-            self._step_loss = StepLoss(self.task, self._batch.targets, self.sum_processes, world)
+            self._step_loss = self._new_step_loss(world)
             statistics = BatchNormStatistics(self.model)
             losses = []
             try:
@@ -241,6 +253,12 @@ class TrainingModule(LightningModule):
     def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Optimizer) -> None:
         """Do nothing: micro-batches accumulate gradients, which the step frees."""
 
+    def _new_step_loss(self, world: int) -> StepLoss:
+        """The loss of the current batch."""
+        if self.distillation is not None:
+            return StepLoss(self.distillation.loss, self._batch, self.sum_processes, world)
+        return StepLoss(self.task, self._batch.targets, self.sum_processes, world)
+
     def sum_processes(self, values: Tensor) -> Tensor:
         """The sum over all processes, a collective call."""
         if self.trainer.world_size > 1:
@@ -248,7 +266,7 @@ class TrainingModule(LightningModule):
         return values
 
     def _drop_gradients(self) -> None:
-        for parameter in self.model.parameters():
+        for parameter in self.parameters():
             parameter.grad = None
 
     def _gradient_sync(self, *, enabled: bool) -> AbstractContextManager[None]:
@@ -283,7 +301,11 @@ class TrainingModule(LightningModule):
     # ------------------------------------------------------------ checkpoints
     def state_dict(self, *_: Any, **__: Any) -> dict[str, Any]:  # type: ignore[override]
         """The trained tensors; frozen weights are not saved."""
-        return {f"model.{n}": t for n, t in full_state_dict(self.model).items()}
+        state = {f"model.{n}": t for n, t in full_state_dict(self.model).items()}
+        if self.distillation is not None:
+            projections = self.distillation.state_dict()
+            state |= {f"distillation.{n}": t for n, t in projections.items()}
+        return state
 
     def adapter_tensors(self) -> dict[str, Tensor]:
         """Tensors of the adapter, in the main process; must be called by all processes."""
@@ -291,14 +313,30 @@ class TrainingModule(LightningModule):
         return {n: t.reshape(()) if n in self.scalar_names else t for n, t in state.items()}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save the state of the schedule."""
+        """Save the state of the schedule, and which teacher it is."""
+        if self.distillation is not None:
+            checkpoint["teacher"] = self.distillation.teacher
         checkpoint["total_steps"] = self.total_steps
         checkpoint["plateau"] = vars(self.plateau).copy()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the state of the schedule."""
+        """Restore the state of the schedule. Raises `GeotuneError` if the teacher changed."""
+        if self.distillation is not None:
+            check_same_teacher(checkpoint.get("teacher"), self.distillation.teacher)
         self._total_changed = checkpoint.get("total_steps", self.total_steps) != self.total_steps
         self.plateau = Plateau(**checkpoint["plateau"])
+
+
+def check_same_teacher(before: str | None, now: str) -> None:
+    """Raise `GeotuneError` if a checkpoint was trained with another teacher; both are hashes."""
+    if before != now:
+        raise GeotuneError(
+            f"distill.run: its adapter has hash {now[:12]}, but the training began with a teacher "
+            f"of hash {str(before)[:12]}; restore the teacher's run, or start again with "
+            "--overwrite",
+            code="teacher-mismatch",
+            key="distill.run",
+        )
 
 
 def lower_is_better(task: Task, monitor: str) -> bool:
