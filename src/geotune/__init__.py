@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from geotune.api.planning import plan as plan
     from geotune.api.plotting import plot as plot
     from geotune.api.prediction import predict as predict
+    from geotune.api.pretraining import pretrain as pretrain
     from geotune.api.run import Run as Run
     from geotune.api.run import TrainedModel as TrainedModel
     from geotune.api.run import load_adapter as load_adapter
@@ -96,6 +97,7 @@ _EXPORTS = {
     "plan": "geotune.api.planning:plan",
     "plot": "geotune.api.plotting:plot",
     "predict": "geotune.api.prediction:predict",
+    "pretrain": "geotune.api.pretraining:pretrain",
     "test": "geotune.api.testing:test",
     **{m.implementation.partition(":")[2]: m.implementation for m in METHODS.values()},
 }

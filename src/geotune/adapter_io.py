@@ -56,6 +56,8 @@ def adapter_state(model: Model) -> dict[str, Tensor]:
 
 def _has_fixed_buffers(model: Model, name: str, module: nn.Module) -> bool:
     """Whether a module belongs to a backbone in evaluation mode and was not added by a method."""
+    if name.partition(".")[0] == "teacher":
+        return True
     if model.encoder.backbone_trains or is_inserted(module):
         return False
     return name.startswith("encoder.backbone.")
@@ -93,12 +95,21 @@ def load_adapter_state(
     model.load_state_dict(dict(state), strict=False)
 
 
-def save_tensors(path: Path, state: Mapping[str, Tensor]) -> None:
-    """Write tensors of any device to a `.safetensors` file, atomically and without copying them."""
+def save_tensors(
+    path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write tensors of any device to a `.safetensors` file, atomically and without copying them.
+
+    `metadata` is text for the file's header.
+    """
     with replacing(path) as incomplete:
         incomplete.touch()
         mode = incomplete.stat().st_mode  # as of other files; safetensors' are its owner's only
-        save_file({name: tensor.cpu().contiguous() for name, tensor in state.items()}, incomplete)
+        save_file(
+            {name: tensor.cpu().contiguous() for name, tensor in state.items()},
+            incomplete,
+            dict(metadata) if metadata else None,
+        )
         incomplete.chmod(mode)
 
 

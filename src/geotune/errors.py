@@ -68,6 +68,7 @@ ERROR_CODES: dict[str, str] = {
     "band-empty": "no training scene has valid pixels in a band",
     "window-too-small": "data.window is smaller than images that are labelled as a whole",
     "split-unlabelled": "a split has no labels",
+    "images-empty": "the images of a split, which need no labels, have no pixel with data",
     "split-leakage": "two splits contain the same pixels or overlapping scenes",
     # --- backbones and their weights ---
     "normalization-missing": "the backbone has no published normalisation",

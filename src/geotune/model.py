@@ -91,6 +91,10 @@ class Model(nn.Module):
             return self.decoder(maps, size, targets)
         return resize_outputs(self.decoder(maps), maps.image_size, size)
 
+    def example(self, window: int) -> dict[str, Tensor]:
+        """Random inputs of `forward` for one window, whose side is in pixels, on the CPU."""
+        return self.encoder.backbone.example(window, window)
+
     def recompute(self, level: str) -> bool:
         """Recompute activations in the backward pass, see `train.activation_checkpointing`.
 
@@ -115,9 +119,13 @@ class Model(nn.Module):
         )
 
     def calibrate_on(self, samples: Iterable[Sample]) -> None:
-        """Calibrate with the first `calibration_samples` of the method's reader, one by one."""
-        count = self.encoder.reader.calibration_samples
-        if count:
+        """Calibrate with the first `calibration_samples` of the method's reader, one by one.
+
+        Does nothing for a reader that is calibrated, such as one that starts from an adapter.
+        """
+        reader = self.encoder.reader
+        count = reader.calibration_samples
+        if count and not bool(getattr(reader, "fitted", False)):
             self.calibrate(Batch.from_samples([sample]).inputs for sample in islice(samples, count))
 
     def _normalized(self, images: Tensor | Mapping[str, Tensor]) -> Tensor:

@@ -128,6 +128,7 @@ TASKS: dict[str, Component] = {
     "classify": _builtin("tasks.classify:Classify", "task_options:ClassifyOptions"),
     "regress": _builtin("tasks.regress:Regress", "task_options:RegressOptions"),
     "density": _builtin("tasks.density:Density", "task_options:DensityOptions"),
+    "reconstruct": _builtin("tasks.reconstruct:Reconstruct", "task_options:ReconstructOptions"),
 }
 """Tasks, by `task.kind`; called as `(options)`."""
 
@@ -146,6 +147,7 @@ TASK_PAGES: dict[str, Component] = {
     "classify several": _builtin("report.tasks.classify_page:MULTILABEL"),
     "regress": _builtin("report.tasks.regress_page:PAGE"),
     "density": _builtin("report.tasks.density_page:PAGE"),
+    "reconstruct": _builtin("report.tasks.reconstruct_page:PAGE"),
 }
 """What a task adds to the report, by `task.kind` and variant."""
 

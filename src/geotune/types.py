@@ -129,6 +129,8 @@ class Sample:
             it.
         features: cached backbone features, `(h, w, C)` by name.
         teacher: cached outputs and feature maps of a teacher, `(h, w, C)` by name.
+        mask: `(h, w)`, the patches of a regular grid that a masked reconstruction hides; None for
+            other tasks.
     """
 
     image: NDArray[np.float32]
@@ -139,6 +141,7 @@ class Sample:
     location: tuple[float, float] | None = None
     features: Mapping[str, Tensor] = field(default_factory=dict)
     teacher: Mapping[str, Tensor] = field(default_factory=dict)
+    mask: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True)
@@ -148,7 +151,7 @@ class Batch:
     Attributes:
         inputs: keyword arguments of the model: `images` `(B, C, H, W)` with NaN if invalid; if the
             model takes them `time` `(B, T, 2)` and `location` `(B, 2)`; cached `features`
-            `(B, h, w, C)` by name.
+            `(B, h, w, C)` by name; hidden patches `mask` `(B, h, w)`.
         targets: result of `Target.stack`, such as class indices `(B, H, W)`.
         names: of the samples.
         groups: of the samples.
@@ -176,6 +179,9 @@ class Batch:
                 name: torch.stack([s.features[name] for s in samples])
                 for name in samples[0].features
             }
+        masks = [sample.mask for sample in samples if sample.mask is not None]
+        if masks:
+            inputs["mask"] = torch.from_numpy(np.stack(masks))
         return Batch(
             inputs,
             type(samples[0].target).stack([s.target for s in samples]),

@@ -229,6 +229,16 @@ def test_linear_upsample_of_several_maps_has_the_size_of_the_finest() -> None:
     assert sum(p.bias is not None for p in decoder.projections) == 1
 
 
+def test_linear_upsample_by_the_stride_gives_every_map_the_size_of_the_image() -> None:
+    decoder = make_decoder("linear", TAPS["resnet"], CLASSES, upsample="stride")
+    assert [p.stride for p in decoder.projections] == [(4, 4), (8, 8), (16, 16), (32, 32)]
+    features = features_of(TAPS["resnet"], (64, 96))
+    logits = decoder(features)
+    assert logits.shape == (2, CLASSES, 64, 96)
+    expected = sum(p(x) for p, x in zip(decoder.projections, features.maps, strict=True))
+    torch.testing.assert_close(logits, expected)
+
+
 @pytest.mark.parametrize("levels", ["last", "all"])
 def test_fcn_upsample_doubles_the_size_before_each_convolution(levels: str) -> None:
     taps = TAPS["vit"]

@@ -21,7 +21,7 @@ from geotune.api.recipes import OnMessage, RecipeLike, as_recipe, ignore_message
 from geotune.backbones.create import model_info
 from geotune.backbones.spec import band_names
 from geotune.config import Recipe, parse_size
-from geotune.config.task_options import DetectOptions
+from geotune.config.task_options import DetectOptions, ReconstructOptions
 from geotune.data.annotations.object_labels import ObjectLabels
 from geotune.data.datamodule import DataModule
 from geotune.data.scenes.scene import Scene
@@ -256,13 +256,16 @@ class Planner:
     def _predict(self, recipe: Recipe, model: Model) -> tuple[PeakEstimate, CacheEstimate | None]:
         train, window = recipe.train, recipe.data.window
         assert window is not None  # the recipe is resolved
-        example: dict[str, Any] = model.encoder.backbone.example(window, window)
+        example: dict[str, Any] = dict(model.example(window))
         cache = None
         if train.cache != "none":
             micro = micro_batch_size(train.batch_size, train.accumulate_steps, self.world)
             cache = estimate_cache(model, recipe, example, micro)
             example["features"] = cache.features
         targets = self._task.example_targets(window)
+        if isinstance(recipe.task, ReconstructOptions):
+            channels = len(model.encoder.backbone.bands) * model.encoder.backbone.timesteps
+            targets = targets.expand(1, channels, -1, -1)
         if self._objects is not None:
             targets = [
                 {name: x.new_zeros(self._objects, *x.shape[1:]) for name, x in target.items()}

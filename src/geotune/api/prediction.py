@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from geotune.adapter_config import AdapterConfig, PredictionSettings, load_adapter_config
+from geotune.api.recipes import pretraining_error
 from geotune.data.raster.metadata import check_metadata
 from geotune.data.raster.source import RasterSource
 from geotune.data.scenes.find import Names, Patterns
@@ -134,6 +135,8 @@ def predict(
     run, out = Path(run), Path(out)
     patterns = [*map(str, [scenes] if isinstance(scenes, Path | str) else scenes)]
     adapter_config = load_adapter_config(run)
+    if adapter_config.sections["task"].get("kind") == "reconstruct":
+        raise pretraining_error(run)
     settings = adapter_config.prediction
     masks = settings.quality
     bands = bands or settings.bands

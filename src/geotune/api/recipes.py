@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from geotune.config import Recipe, apply_overrides, load_recipe, parse_recipe
+from geotune.errors import GeotuneError
 
 RecipeLike = Recipe | Path | str | Mapping[str, Any]
 """A parsed recipe, the path of a YAML file, or a dict of its sections."""
@@ -45,3 +46,13 @@ def as_recipe(
 def recipe_name(recipe: RecipeLike) -> str:
     """The stem of the recipe's file, else `recipe`."""
     return Path(recipe).stem if isinstance(recipe, str | Path) else "recipe"
+
+
+def pretraining_error(run: Path | str) -> GeotuneError:
+    """The error for predictions of a pretraining."""
+    return GeotuneError(
+        f"{run}: was pretrained to reconstruct images and predicts nothing else; train a task from "
+        "it: geotune fit RECIPE with backbone.weights or --from",
+        code="option-not-applicable",
+        key="task.kind",
+    )

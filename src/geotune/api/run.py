@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geotune.adapter_config import PredictionSettings, load_adapter_config
-from geotune.api.recipes import RecipeLike, as_recipe
+from geotune.api.recipes import RecipeLike, as_recipe, pretraining_error
 from geotune.config import Recipe, load_recipe
 from geotune.data.scenes.scene import Scene
 from geotune.errors import GeotuneError
@@ -45,6 +45,8 @@ class TrainedModel:
     def __init__(self, built: BuiltModel, settings: PredictionSettings) -> None:
         from geotune.factory.build_model import score_thresholds
 
+        if built.task.output_kind == "none":
+            raise pretraining_error("the adapter")
         self.model = built.model
         self.task = built.task
         self.normalization = built.normalization

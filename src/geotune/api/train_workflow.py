@@ -6,25 +6,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback
 from safetensors.torch import load_file
 
 import geotune
-from geotune.adapter_config import load_adapter_config
-from geotune.adapter_io import (
-    adapter_state,
-    check_base_model,
-    load_adapter_state,
-    read_tensors,
-    save_adapter,
-)
+from geotune.adapter_io import adapter_state, load_adapter_state, save_adapter
+from geotune.api.continued_backbone import write_continued_backbone
 from geotune.api.environment import device_name, versions
 from geotune.api.recipes import OnMessage
+from geotune.api.starting import start_from_adapter
 from geotune.api.worst_windows import write_worst_windows
 from geotune.config import Recipe
+from geotune.config.task_options import ReconstructOptions
 from geotune.data.datamodule import DataModule
 from geotune.factory.build_model import BuiltModel, adapter_sections, build_training, resolve_recipe
 from geotune.factory.prediction_settings import prediction_settings
@@ -96,12 +91,13 @@ def train(
     built = build_training(recipe, data.statistics, data.class_counts["train"])
     on_progress("building the model", 1, 1)
     resolve_monitor(built, recipe.train)
-    if recipe.train.start_from is not None and not folder.has_checkpoint:
-        start_from_adapter(built, recipe.train.start_from)
     teacher = None
     if recipe.distill is not None:
         teacher = open_teacher(recipe.distill, built, data)
     own_notes = [*data.notes, *resolved_notes, *built.notes]
+    if recipe.train.start_from is not None and not folder.has_checkpoint:
+        note = start_from_adapter(built, recipe, recipe.train.start_from)
+        own_notes += [] if note is None else [note]
     if note := layer_decay_note(built.model, recipe.train.layer_decay):
         own_notes.append(note)
     if recipe.train.cache != "none":
@@ -170,22 +166,6 @@ def train(
     summary = _finish(recipe, folder, built, data, fitted, validation, notes)
     on_progress("writing the report", 1, 1)
     return TrainResult(validation.metrics, summary, fitted.resumed)
-
-
-def start_from_adapter(built: BuiltModel, folder: Path) -> None:
-    """Load the trained tensors of a run or an adapter into the model of a recipe.
-
-    Raises `GeotuneError` if they belong to another backbone or model.
-    """
-    config = load_adapter_config(folder)
-    check_base_model(built.backbone, config, folder)
-    load_adapter_state(
-        built.model,
-        read_tensors(folder, config),
-        f"train.start_from {folder}",
-        expected_by="the recipe",
-        advice="start from an adapter with the recipe's method, decoder and classes",
-    )
 
 
 def epoch_validation(data: DataModule, max_windows: int | None) -> DataModule:
@@ -271,6 +251,11 @@ def _finish(
     folder.write_json("metrics", metrics)
     write_report(folder.report, make_report(folder, recipe, examples, summary, metrics))
     write_worst_windows(folder, "val", data.val, validation.windows)
+    if isinstance(recipe.task, ReconstructOptions):  # last, because it changes the model
+        continued = write_continued_backbone(
+            folder.backbone, built, recipe.method.kind, data.statistics
+        )
+        summary["continued_backbone"] = vars(continued)
     folder.write_json("run", summary)
     folder.remove_checkpoints(keep_last=recipe.train.keep_checkpoint)
     return summary

@@ -11,6 +11,7 @@ import torch
 from pydantic import ValidationError
 
 from geotune.backbones.base import Backbone
+from geotune.backbones.continued import build_continued, read_header
 from geotune.backbones.model_info import ModelInfo
 from geotune.backbones.spec import BackboneSpec, Bands
 from geotune.config.backbone_options import BackboneOptions, Combine, Metadata
@@ -40,7 +41,8 @@ def backbone(
         name: provider and model.
         bands: band names in the order of the image channels, or their number; by modality for
             models of several.
-        weights: a local file or folder in the provider's format.
+        weights: a local file or folder in the provider's format, or `backbone.safetensors` of
+            `geotune pretrain`.
         pretrained: false for random weights.
         patch_size: in pixels, for models with a flexible patch.
         timesteps: number of dates of an image, for models with a time axis.
@@ -93,7 +95,8 @@ def build_backbone(options: BackboneOptions, bands: Sequence[str] | None = None)
     # random weights must be reproducible, or an adapter could not be loaded in another process
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return build(spec)
+        continued = None if spec.weights is None else read_header(spec.weights)
+        return build(spec) if continued is None else build_continued(build, spec, continued)
 
 
 def model_info(name: str) -> ModelInfo | None:

@@ -26,6 +26,7 @@ from geotune.cli.init import init
 from geotune.cli.list_ import list_
 from geotune.cli.plan import plan
 from geotune.cli.predict import predict
+from geotune.cli.pretrain import pretrain
 from geotune.cli.test import test
 from geotune.cli.unpack import unpack
 from geotune.errors import GeotuneError
@@ -57,8 +58,8 @@ def _paragraphs(doc: str) -> str:
 
 
 for command in (
-    init, check, plan, fit, finish, cache, test, predict, distill, average, bench, list_, unpack,
-    demo
+    init, check, plan, pretrain, fit, finish, cache, test, predict, distill, average, bench, list_,
+    unpack, demo,
 ):  # fmt: skip
     command.__doc__ = _paragraphs(command.__doc__ or "")
     app.command(command, name=command.__name__.rstrip("_"))
@@ -96,6 +97,8 @@ AFTER_INTERRUPT = {
     "fit": "Run the same command again to resume from the last completed epoch, or geotune finish "
     "RUN (by default runs/RECIPE) to keep the best epoch so far.",
     "distill": "Run the same command again to resume from the last completed epoch.",
+    "pretrain": "Run the same command again to resume from the last completed epoch, or geotune "
+    "finish RUN to keep the best epoch so far.",
     "demo": "Run the same command again to resume from the last completed epoch.",
     "bench": "Run the same command again to resume; completed runs are kept.",
     "cache": "Run the same command again to compute the missing features.",

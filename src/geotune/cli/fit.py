@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from geotune.cli.console import Json, message, out, print_json, show_progress
+from geotune.cli.console import Json, escape, message, out, print_json, show_progress
 from geotune.cli.metrics_table import metrics_table
 from geotune.utils.text import pluralize
 
@@ -37,7 +37,8 @@ def fit(
     overrides
         Changes, such as method.kind=lora train.epochs=5.
     start_from
-        Start from the trained tensors of this run or adapter: train.start_from.
+        Start from the trained tensors of this run or adapter, also of geotune pretrain:
+        train.start_from.
     overwrite
         Start again and remove an earlier run from the folder.
     estimate_memory
@@ -82,7 +83,7 @@ def finish(run: Path, *, as_json: Json = False) -> None:
 
 
 def show_fit(result: FitResult, as_json: bool) -> None:
-    """Print the outcome of a training."""
+    """Print the outcome of a training, and what to do next."""
     if as_json:
         print_json(
             {
@@ -115,5 +116,16 @@ def show_fit(result: FitResult, as_json: bool) -> None:
     out().print(f"adapter: {result.run / 'adapter.safetensors'}")
     out().print(f"report: {result.run / 'report.html'}")
     run = shlex.quote(str(result.run))
+    continued = summary.get("continued_backbone")
+    if continued is not None:
+        if continued["fingerprint"]:
+            path = result.run / "backbone.safetensors"
+            out().print(f"backbone: {path}")
+            start = f"backbone.weights={shlex.quote(str(path))}"
+        else:
+            out().print(f"no backbone.safetensors: {escape(continued['reason'])}")
+            start = f"--from {run}"
+        out().print(f"next:\n  geotune fit RECIPE {start}  [dim]# the later task[/dim]")
+        return
     out().print(f"next:\n  geotune test {run}  [dim]# the metrics of the test split[/dim]")
     out().print(f"  geotune predict {run} IMAGES --out maps  [dim]# maps, or objects[/dim]")

@@ -17,6 +17,7 @@ def plan(
     recipe: Path,
     *overrides: str,
     budget: str | None = None,
+    pretrain: Annotated[bool, Parameter(negative="")] = False,
     time: Annotated[bool, Parameter(negative="")] = False,
     figure: Path | None = None,
     as_json: Json = False,
@@ -31,6 +32,8 @@ def plan(
         Changes, such as method.kind=lora train.batch_size=4.
     budget
         Memory limit, such as 8GB: search for settings that fit, best first.
+    pretrain
+        Of geotune pretrain with this recipe.
     time
         Also estimate the time: read the data and measure two training steps on this machine.
     figure
@@ -50,9 +53,10 @@ def plan(
         with loading_libraries(on_progress, DATA_MODULES):
             from geotune.api.planning import plan as plan_recipe
             from geotune.api.planning import plan_to_dict
+            from geotune.api.pretraining import pretraining_recipe
         found = plan_recipe(
-            recipe,
-            overrides,
+            pretraining_recipe(recipe, overrides, message) if pretrain else recipe,
+            () if pretrain else overrides,
             budget=budget,
             time=time,
             on_message=message,

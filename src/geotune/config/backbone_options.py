@@ -19,7 +19,11 @@ class BackboneOptions(OptionsModel):
     name: str = Field(
         description="provider/model, such as timm/resnet18; see geotune list backbones"
     )
-    weights: Path | None = Field(default=None, description="local file or folder with the weights")
+    weights: Path | None = Field(
+        default=None,
+        description="local file or folder with the weights; also backbone.safetensors of geotune "
+        "pretrain",
+    )
     pretrained: bool = Field(default=True, description="false: random weights")
     bands: tuple[str, ...] | PositiveInt | dict[str, tuple[str, ...]] | None = Field(
         default=None,

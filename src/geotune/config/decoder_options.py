@@ -42,10 +42,10 @@ class LinearOptions(DecoderOptions):
 
     kind: Literal["linear"] = "linear"
     levels: Levels = "all"
-    upsample: PositiveInt = Field(
+    upsample: PositiveInt | Literal["stride"] = Field(
         default=1,
         description="kernel and stride of a transposed convolution from features to outputs, such "
-        "as the patch size; 1: a 1x1 convolution",
+        "as the patch size; stride: that of each map; 1: a 1x1 convolution",
     )
 
     @property

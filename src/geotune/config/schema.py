@@ -13,7 +13,7 @@ from geotune.config.data_options import DataSection, NamedOptions
 from geotune.config.decoder_options import DecoderSection, DetectorOptions
 from geotune.config.distill_options import DistillOptions
 from geotune.config.method_options import MethodSection
-from geotune.config.task_options import DetectOptions, TaskSection
+from geotune.config.task_options import DetectOptions, ReconstructOptions, TaskSection
 from geotune.config.train_options import TrainOptions
 from geotune.datasets.registry import get_dataset_info
 from geotune.registry import DECODERS, TASKS
@@ -115,7 +115,8 @@ class Recipe(ModelSections):
     def _data_fits_task(self) -> Recipe:
         data, task = self.data, self.task
         if isinstance(data, NamedOptions):
-            check_published(data.name, task)
+            if not isinstance(task, ReconstructOptions):
+                check_published(data.name, task)
             return self
         kinds = ("images",) if task.level == "image" else task.data_kinds
         if data.kind not in kinds:
@@ -136,6 +137,46 @@ class Recipe(ModelSections):
                     f"data.{key}",
                     f"only for task.kind {' or '.join(kinds_of_task)}, found {task.kind}",
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _pretraining_is_possible(self) -> Recipe:
+        task, train, backbone = self.task, self.train, self.backbone
+        if not isinstance(task, ReconstructOptions):
+            return self
+        if self.distill is not None:
+            raise invalid(
+                "distill",
+                "excludes task.kind reconstruct, whose teacher is the original backbone; remove "
+                "distill",
+            )
+        if train.cache != "none":
+            raise invalid(
+                "train.cache",
+                f"found {train.cache}, but task.kind reconstruct hides other patches of a window "
+                "in every epoch, so that its features cannot be cached; use train.cache=none",
+            )
+        if train.strategy == "fsdp":
+            raise invalid(
+                "train.strategy",
+                "fsdp does not support task.kind reconstruct, whose teacher shares weights with "
+                "the backbone; use auto or ddp",
+            )
+        if self.method.kind == "frozen":
+            raise invalid(
+                "method.kind",
+                "frozen trains nothing but the decoder of task.kind reconstruct, which is not "
+                "used afterwards; use full, lora, est or another method",
+            )
+        if task.teacher_weight and not backbone.pretrained and backbone.weights is None:
+            raise invalid(
+                "task.teacher_weight",
+                f"found {task.teacher_weight:g}, but the backbone has random weights "
+                "(backbone.pretrained false), from which nothing can be learned; use "
+                "task.teacher_weight=0, or pretrained weights",
+            )
+        if self.data.window is not None and (problem := task.window_problem(self.data.window)):
+            raise invalid("task.patch", problem)
         return self
 
 
@@ -167,12 +208,14 @@ def _with_published_defaults(values: Any) -> Any:
     if data.get("kind") != "named" or "name" not in data:
         return values
     info = get_dataset_info(str(data["name"]))
+    window = info.window if data.get("window") is None else data["window"]
+    if task.get("kind") == "reconstruct":  # needs no labels
+        return {**values, "data": {**data, "window": window}}
     if task.get("kind") != info.task:
         raise invalid(
             "task.kind",
             f"found {task.get('kind')!r}, but data.name {info.name} is labelled for {info.task}",
         )
-    window = info.window if data.get("window") is None else data["window"]
     classes = {"classes": list(info.classes)}
     return {**values, "data": {**data, "window": window}, "task": {**classes, **task}}
 

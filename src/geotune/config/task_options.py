@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import Field, PositiveFloat, field_validator, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
 from geotune.config.base import OptionsModel, Registered, invalid
+from geotune.errors import GeotuneError
 from geotune.registry import TASKS
 
 Level = Literal["pixel", "object", "image"]
@@ -182,6 +190,49 @@ class DetectOptions(TaskOptions):
         return _unique_names(classes)
 
 
+class ReconstructOptions(TaskOptions):
+    """Masked reconstruction of images without labels, to continue a backbone's pretraining."""
+
+    level: ClassVar[Level] = "pixel"
+    data_kinds: ClassVar[tuple[str, ...]] = ("scenes", "chips", "images", "synthetic")
+
+    kind: Literal["reconstruct"] = "reconstruct"
+    mask_ratio: float = Field(
+        default=0.6,
+        gt=0,
+        lt=1,
+        description="share of the patches with data that are hidden from the model",
+    )
+    patch: PositiveInt = Field(
+        default=16,
+        description="side of the patches in pixels, a divisor of data.window; a multiple of the "
+        "backbone's patch size hides whole tokens",
+    )
+    teacher_weight: NonNegativeFloat = Field(
+        default=1.0,
+        description="weight of the cosine distance to the features of the original backbone, the "
+        "teacher, which sees the whole image; 0: no teacher",
+    )
+
+    def check_window(self, window: int) -> None:
+        """Raise `GeotuneError` if patches do not divide windows of that side in pixels."""
+        if problem := self.window_problem(window):
+            raise GeotuneError(
+                f"task.patch: {problem}", code="settings-incompatible", key="task.patch"
+            )
+
+    def window_problem(self, window: int) -> str:
+        """Why patches do not fit windows of that side in pixels; empty if they do."""
+        if window % self.patch == 0 and window > self.patch:
+            return ""
+        divisors = [side for side in range(4, window // 2 + 1) if window % side == 0]
+        advice = f"use one of {', '.join(map(str, divisors))}" if divisors else "use larger windows"
+        return (
+            f"found {self.patch}, which does not divide data.window {window} into several patches; "
+            f"{advice}, or another data.window"
+        )
+
+
 def _unique_names(classes: list[str]) -> list[str]:
     twice = sorted({name for name in classes if classes.count(name) > 1})
     if twice:
@@ -190,6 +241,13 @@ def _unique_names(classes: list[str]) -> list[str]:
 
 
 if TYPE_CHECKING:
-    TaskSection = SegmentOptions | DetectOptions | ClassifyOptions | RegressOptions | DensityOptions
+    TaskSection = (
+        SegmentOptions
+        | DetectOptions
+        | ClassifyOptions
+        | RegressOptions
+        | DensityOptions
+        | ReconstructOptions
+    )
 else:
     TaskSection = Annotated[TaskOptions, Registered(TASKS)]

@@ -13,6 +13,7 @@ from geotune.data.checks.registry import run_checks
 from geotune.data.checks.scan import band_statistics, label_statistics
 from geotune.data.checks.scanned import ScannedData, scan_splits
 from geotune.data.issues import raise_on_error
+from geotune.data.patch_masking import PatchMasking
 from geotune.data.scenes.scene import Scene
 from geotune.data.splits.base import Splits
 from geotune.data.window_datasets import DEFAULT_AUGMENT, GridWindowDataset, RandomWindowDataset
@@ -97,6 +98,7 @@ def datamodule_from_scan(
     seed: int = 0,
     metadata: Sequence[str] = (),
     replacement: bool = True,
+    masking: PatchMasking | None = None,
     notes: Sequence[str] = (),
 ) -> DataModule:
     """Make the datasets of scanned scenes; the options are those of `RandomWindowDataset`.
@@ -109,7 +111,9 @@ def datamodule_from_scan(
     gsds_m = [scene.raster.gsd_m for scene in train if scene.raster.gsd_m is not None]
 
     def grid(split: str) -> GridWindowDataset:
-        return GridWindowDataset(splits[split], scans[split], window, metadata=metadata)
+        return GridWindowDataset(
+            splits[split], scans[split], window, metadata=metadata, masking=masking
+        )
 
     return DataModule(
         train=RandomWindowDataset(
@@ -124,6 +128,7 @@ def datamodule_from_scan(
             seed=seed,
             metadata=metadata,
             replacement=replacement,
+            masking=masking,
         ),
         val=grid("val"),
         test=grid("test") if splits["test"] else None,

@@ -14,6 +14,7 @@ import numpy as np
 from geotune.config.data_options import AugmentOptions
 from geotune.data.augment import drop_bands, jitter_brightness
 from geotune.data.checks.scan import SceneScan
+from geotune.data.patch_masking import PatchMasking
 from geotune.data.raster.metadata import time_and_location
 from geotune.data.raster.orientation import NUM_ORIENTATIONS, orient
 from geotune.data.raster.source import Image, has_data
@@ -47,6 +48,7 @@ class RandomWindowDataset:
         metadata: metadata to return with the samples: `time`, `location`.
         replacement: draw windows independently; otherwise each scene with labels gives one window
             per epoch, in random order.
+        masking: hides patches of each window, anew in every epoch; None hides nothing.
 
     Raises `GeotuneError` without `replacement` if a scene is larger than the window.
     """
@@ -67,6 +69,7 @@ class RandomWindowDataset:
         seed: int = 0,
         metadata: Sequence[str] = (),
         replacement: bool = True,
+        masking: PatchMasking | None = None,
     ) -> None:
         self.scenes = list(scenes)
         self.metadata = tuple(metadata)
@@ -75,6 +78,7 @@ class RandomWindowDataset:
         self.brightness = brightness
         self.band_std = tuple(band_std)
         self.seed = seed
+        self.masking = masking
         self.sampler = WindowSampler(
             [scene.shape for scene in scenes],
             np.stack([scan.class_counts for scan in scans]),
@@ -110,7 +114,8 @@ class RandomWindowDataset:
         if self.augment.band_dropout:
             image = drop_bands(image, rng, self.augment.band_dropout)
             target = target.masked(has_data(image))
-        return replace(sample, image=image, target=target)
+        sample = replace(sample, image=image, target=target)
+        return sample if self.masking is None else self.masking.apply(sample, rng)
 
     def draw(self, index: int, rng: np.random.Generator) -> tuple[WindowIndex, Sample]:
         """Draw the position of a window with labels, and its sample."""
@@ -247,6 +252,7 @@ class GridWindowDataset:
         scans: the scan of each of them, with a grid of `window` pixels.
         window: size of the windows in pixels; at the edges they are padded with NaN.
         metadata: metadata to return with the samples: `time`, `location`.
+        masking: hides the same patches of a window whenever it is read; None hides nothing.
     """
 
     infinite: ClassVar[bool] = False
@@ -259,9 +265,11 @@ class GridWindowDataset:
         window: int,
         *,
         metadata: Sequence[str] = (),
+        masking: PatchMasking | None = None,
     ) -> None:
         self.scenes = list(scenes)
         self.metadata = tuple(metadata)
+        self.masking = masking
         self.window = window
         self.windows = [
             WindowIndex(i, cell.row, cell.col)
@@ -303,7 +311,8 @@ class GridWindowDataset:
 
     def sample(self, index: int, orientation: int = 0) -> Sample:
         """Read a window in one of the eight orientations."""
-        return _read_sample(self, self.windows[index], orientation)
+        sample = _read_sample(self, self.windows[index], orientation)
+        return sample if self.masking is None else self.masking.apply_fixed(sample)
 
 
 def _read_sample(

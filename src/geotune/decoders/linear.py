@@ -20,7 +20,8 @@ class Linear(nn.Module):
 
     With `upsample` P, a transposed convolution of kernel and stride P gives every position of a map
     PxP outputs of its own, from C x K x P^2 weights: with the patch size of a ViT, each pixel of a
-    patch has its own linear probe (`LinearDecoder` of TerraTorch, arXiv 2503.20563).
+    patch has its own linear probe (`LinearDecoder` of TerraTorch, arXiv 2503.20563). With
+    `upsample: stride`, P is the stride of each map, as in the head of SimMIM (arXiv 2111.09886).
     """
 
     def __init__(self, taps: Sequence[Tap], num_outputs: int, options: LinearOptions) -> None:
@@ -29,14 +30,19 @@ class Linear(nn.Module):
         self._finest = used.index(min(used, key=lambda i: taps[i].stride))
         # The outputs are summed, so one bias is enough.
         self.projections = nn.ModuleList(
-            _projection(taps[i].channels, num_outputs, options.upsample, bias=i == used[0])
+            _projection(
+                taps[i].channels,
+                num_outputs,
+                max(1, round(taps[i].stride)) if options.upsample == "stride" else options.upsample,
+                bias=i == used[0],
+            )
             for i in used
         )
 
     def forward(self, features: FeatureMaps) -> Tensor:
         """Maps `(B, C_i, H_i, W_i)` to logits `(B, K, h, w)`.
 
-        `(h, w)` is the size of the finest used map, times `upsample`.
+        `(h, w)` is the size of the finest used map, times its `upsample`.
         """
         projected = [
             projection(features.maps[i])

@@ -10,6 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 from geotune.backbones.spec import band_names
@@ -21,7 +22,7 @@ from geotune.config.data_options import (
     QualityOptions,
     ScenesOptions,
 )
-from geotune.config.task_options import DetectOptions
+from geotune.config.task_options import DetectOptions, ReconstructOptions
 from geotune.data.annotations.annotated_scenes import open_annotated_scenes, uncounted_object_notes
 from geotune.data.annotations.base import AnnotationOptions
 from geotune.data.checks.registry import run_checks
@@ -31,7 +32,11 @@ from geotune.data.checks.scanned import ScannedData, resolve_window, scan_splits
 from geotune.data.datamodule import DataModule, datamodule_from_scan
 from geotune.data.issues import ErrorCollector, Issue, raise_on_error
 from geotune.data.labels.base import LabelReader
-from geotune.data.published.published_scenes import open_published_scenes
+from geotune.data.patch_masking import PatchMasking
+from geotune.data.published.published_scenes import (
+    open_published_images,
+    open_published_scenes,
+)
 from geotune.data.raster.header import cached_headers
 from geotune.data.raster.source import RasterSource
 from geotune.data.scenes.chips import open_chips, unread_chips
@@ -39,6 +44,11 @@ from geotune.data.scenes.labelled_images import open_images, unread_images
 from geotune.data.scenes.open_scenes import missed_images, open_scenes
 from geotune.data.scenes.quality import with_quality
 from geotune.data.scenes.scene import Scene
+from geotune.data.scenes.unlabelled import (
+    open_unlabelled_chips,
+    open_unlabelled_images,
+    open_unlabelled_scenes,
+)
 from geotune.data.splits.base import Splits, subsample_train
 from geotune.data.synthetic.synthetic_scenes import CLASSES as SYNTHETIC_CLASSES
 from geotune.data.synthetic.synthetic_scenes import (
@@ -125,6 +135,8 @@ def check_data(recipe: Recipe, scanned: ScannedData) -> list[Issue]:
     data = recipe.data
     if isinstance(data, ScenesOptions):
         issues += missed_images(data.scenes, [scene for _, scene, _ in scanned.scenes])
+    elif isinstance(recipe.task, ReconstructOptions):
+        pass  # every image below a folder is read
     elif isinstance(data, ChipsOptions):
         issues += unread_chips(data.images, data.masks, data.image_suffix, data.mask_suffix)
     elif isinstance(data, ImagesOptions):
@@ -135,6 +147,10 @@ def check_data(recipe: Recipe, scanned: ScannedData) -> list[Issue]:
 def make_datasets(recipe: Recipe, scanned: ScannedData, notes: Sequence[str] = ()) -> DataModule:
     """The datasets of a training. Raises `GeotuneError` for a band without valid pixels."""
     data = recipe.data
+    masking = None
+    if isinstance(recipe.task, ReconstructOptions):
+        recipe.task.check_window(scanned.window)
+        masking = PatchMasking(recipe.task.mask_ratio, recipe.task.patch)
     return datamodule_from_scan(
         scanned,
         samples=data.samples,
@@ -144,12 +160,18 @@ def make_datasets(recipe: Recipe, scanned: ScannedData, notes: Sequence[str] = (
         seed=recipe.train.seed,
         metadata=recipe.backbone.metadata,
         replacement=data.replacement,
+        masking=masking,
         notes=notes,
     )
 
 
 def with_window(recipe: Recipe, window: int) -> Recipe:
-    """The recipe with the window size that was derived from the images."""
+    """The recipe with the window size that was derived from the images.
+
+    Raises `GeotuneError` if its task does not support windows of that size.
+    """
+    if isinstance(recipe.task, ReconstructOptions):
+        recipe.task.check_window(window)
     return recipe.model_copy(update={"data": recipe.data.model_copy(update={"window": window})})
 
 
@@ -192,7 +214,8 @@ def open_data(
     bands = recipe.backbone.bands
     wanted = None if bands is None or isinstance(bands, int) else band_names(bands)
     file_bands, nodata = declared_bands_nodata(recipe.data)
-    scenes = OPENERS[recipe.data.kind](
+    openers = UNLABELLED_OPENERS if isinstance(recipe.task, ReconstructOptions) else OPENERS
+    scenes = openers[recipe.data.kind](
         recipe,
         bands=file_bands,
         wanted_bands=wanted,
@@ -315,18 +338,22 @@ def _open_synthetic(
             code="class-unknown",
             key="task.classes",
         )
-    images = write_synthetic_scenes(
-        data.folder,
-        count=data.count,
-        size=data.size,
-        seed=data.seed,
-        on_progress=partial(on_progress, "creating scenes"),
-    )
+    images = _synthetic_images(data, on_progress)
     return open_scenes(
         label_reader(recipe),
         scenes=[str(path) for path in images],
         labels=str(labels_path(images[0])).replace(images[0].stem, "{stem}"),
         **files,
+    )
+
+
+def _synthetic_images(data: Any, on_progress: OnProgress) -> list[Path]:
+    return write_synthetic_scenes(
+        data.folder,
+        count=data.count,
+        size=data.size,
+        seed=data.seed,
+        on_progress=partial(on_progress, "creating scenes"),
     )
 
 
@@ -374,3 +401,56 @@ OPENERS: dict[str, Callable[..., list[Scene]]] = {
     "named": _open_published,
 }
 """`data.kind` to the function that opens the scenes."""
+
+
+def _unlabelled_scenes(recipe: Recipe, **files: Any) -> list[Scene]:
+    data: Any = recipe.data
+    return open_unlabelled_scenes(scenes=data.scenes, labels=data.labels, **files)
+
+
+def _unlabelled_chips(recipe: Recipe, **files: Any) -> list[Scene]:
+    data: Any = recipe.data
+    return open_unlabelled_chips(
+        images=data.images,
+        masks=data.masks,
+        image_suffix=data.image_suffix,
+        mask_suffix=data.mask_suffix,
+        **files,
+    )
+
+
+def _unlabelled_synthetic(
+    recipe: Recipe, *, on_progress: OnProgress = ignore_progress, **files: Any
+) -> list[Scene]:
+    images = _synthetic_images(recipe.data, on_progress)
+    return open_unlabelled_scenes(scenes=[str(path) for path in images], **files)
+
+
+def _unlabelled_images(recipe: Recipe, **files: Any) -> list[Scene]:
+    data: Any = recipe.data
+    return open_unlabelled_images(images=data.images, labels=data.labels, **files)
+
+
+def _unlabelled_published(
+    recipe: Recipe, *, wanted_bands: Sequence[str] | None, errors: ErrorCollector, **_: Any
+) -> list[Scene]:
+    data: Any = recipe.data
+    published = data.split.kind == "published"
+    return open_published_images(
+        get_dataset_info(data.name),
+        data.root,
+        wanted_bands=wanted_bands,
+        published=published,
+        split=data.split.name if published else None,
+        errors=errors,
+    )
+
+
+UNLABELLED_OPENERS: dict[str, Callable[..., list[Scene]]] = {
+    "scenes": _unlabelled_scenes,
+    "chips": _unlabelled_chips,
+    "synthetic": _unlabelled_synthetic,
+    "images": _unlabelled_images,
+    "named": _unlabelled_published,
+}
+"""`data.kind` to the function that opens the images without labels."""

@@ -16,11 +16,13 @@ from geotune.backbones.create import build_backbone, model_info
 from geotune.config import ModelSections, Recipe, parse_sections
 from geotune.config.decoder_options import DecoderOptions
 from geotune.config.method_options import EstOptions, MethodOptions, PythonMethodOptions
+from geotune.config.task_options import ReconstructOptions
 from geotune.errors import GeotuneError
 from geotune.methods.create import create_method
 from geotune.metrics.class_threshold import RareClass
 from geotune.model import Model
 from geotune.normalization import choose_normalization
+from geotune.reconstruction import ReconstructionModel, as_teacher, copy_of_backbone
 from geotune.registry import DECODERS, TASKS
 from geotune.tasks.base import Task
 from geotune.tasks.detect import Detect
@@ -78,12 +80,12 @@ def resolve_recipe(recipe: Recipe, data: DataModule | FileInfo) -> tuple[Recipe,
     changes = {
         "backbone": section.model_copy(update=values),
         "task": task,
-        "method": _for_decoder(recipe.method, recipe.decoder),
+        "method": for_decoder(recipe.method, recipe.decoder),
     }
     return recipe.model_copy(update=changes), notes + task_notes
 
 
-def _for_decoder(method: MethodOptions, decoder: DecoderOptions) -> MethodOptions:
+def for_decoder(method: MethodOptions, decoder: DecoderOptions) -> MethodOptions:
     """The options of a method with those that depend on the decoder."""
     values: dict[str, Any] = {} if decoder.reads_stem else {"stem_width": 0}
     if isinstance(method, EstOptions) and method.output is None:
@@ -261,7 +263,29 @@ def adapter_sections(recipe: Recipe) -> dict[str, Any]:
 
 
 def _model(sections: ModelSections, backbone: Backbone, normalization: Normalization) -> Model:
+    if isinstance(sections.task, ReconstructOptions):
+        return _reconstruction_model(sections, sections.task, backbone, normalization)
     encoder = create_method(sections.method).attach(backbone)
     num_outputs = build_task(sections).num_outputs
     decoder = DECODERS[sections.decoder.kind].load()(encoder.taps, num_outputs, sections.decoder)
     return Model(normalization, encoder, decoder)
+
+
+def _reconstruction_model(
+    sections: ModelSections,
+    task: ReconstructOptions,
+    backbone: Backbone,
+    normalization: Normalization,
+) -> ReconstructionModel:
+    original = copy_of_backbone(backbone) if task.teacher_weight else None
+    encoder = create_method(sections.method).attach(backbone)
+    num_outputs = len(backbone.bands) * backbone.timesteps
+    decoder = DECODERS[sections.decoder.kind].load()(encoder.taps, num_outputs, sections.decoder)
+    return ReconstructionModel(
+        normalization,
+        encoder,
+        decoder,
+        patch=task.patch,
+        with_teacher=original is not None,
+        teacher=None if original is None else as_teacher(original, encoder),
+    )

@@ -124,6 +124,7 @@ def choose_examples(
                 palette(classes),
                 getattr(built.task, "unit", ""),
                 validation.details,
+                bands,
             )
         )
         examples.append(Example(sample.name, caption, pictures))

@@ -64,7 +64,8 @@ class Task(LossTerms, Protocol):
     def output_kind(self) -> str:
         """What `geotune predict` writes: `classes` or `values` (maps), `objects` or a `table`.
 
-        Tasks with `values` implement `ValueTask`, those with a `table` `TableTask`.
+        `none` if there is nothing to predict. Tasks with `values` implement `ValueTask`, those with
+        a `table` `TableTask`.
         """
 
     @property

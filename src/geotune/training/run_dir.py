@@ -21,7 +21,8 @@ from geotune.utils.json_values import nan_to_none
 State = Literal["new", "unfinished", "finished"]
 RESULT_FILES = (
     "run.json", "metrics.json", "history.csv", "report.html", "examples.npz", "test_windows.npz",
-    "worst_val.gpkg", "worst_val.qml", "worst_test.gpkg", "worst_test.qml", TENSORS, ADAPTER_CONFIG,
+    "worst_val.gpkg", "worst_val.qml", "worst_test.gpkg", "worst_test.qml",
+    "backbone.safetensors", TENSORS, ADAPTER_CONFIG,
 )  # fmt: skip
 """Files that exist only after the first completed epoch."""
 OWNED_FILES = (*RESULT_FILES, "checkpoint", "tensorboard", "asked.yaml", "recipe.yaml")
@@ -69,6 +70,11 @@ class RunDir:
     def test_windows(self) -> Path:
         """Metric state of each test window, see `WindowMetrics`."""
         return self.path / "test_windows.npz"
+
+    @property
+    def backbone(self) -> Path:
+        """Weights of a backbone whose pretraining was continued."""
+        return self.path / "backbone.safetensors"
 
     @property
     def last_checkpoint(self) -> Path:

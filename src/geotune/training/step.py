@@ -15,6 +15,7 @@ from geotune.errors import GeotuneError
 from geotune.memory.estimate import StepSpec
 from geotune.methods.core.injection import is_inserted
 from geotune.model import Model
+from geotune.reconstruction import ReconstructionModel
 from geotune.tasks.base import Task
 from geotune.tasks.step_loss import StepLoss
 from geotune.training.optimizer import make_optimizer
@@ -72,10 +73,15 @@ def module_scopes(model: Model) -> dict[str, Iterable[nn.Module]]:
     """The modules of each scope for which memory is reported."""
     encoder = model.encoder
     modules = list(encoder.backbone.modules())
+    teacher: list[nn.Module] = []
+    decoder = [model.decoder]
+    if isinstance(model, ReconstructionModel):
+        teacher = [] if model.teacher is None else list(model.teacher.modules())
+        decoder.append(model.projections)
     return {
-        "backbone": [module for module in modules if not is_inserted(module)],
+        "backbone": [*(module for module in modules if not is_inserted(module)), *teacher],
         "method": [encoder, encoder.reader, *(module for module in modules if is_inserted(module))],
-        "decoder": [model.decoder],
+        "decoder": decoder,
     }
 
 

@@ -14,6 +14,7 @@ from geotune.data.checks.scan import SceneScan
 from geotune.data.checks.scanned import ScannedData
 from geotune.data.issues import Issue, Severity
 from geotune.data.labels.density_labels import DensityLabels
+from geotune.data.labels.pixel_data import NoLabels
 from geotune.data.labels.polygon_labels import PolygonLabels
 from geotune.data.labels.raster_labels import RasterLabels, hex_color
 from geotune.data.labels.unread_attributes import possible_classes
@@ -57,14 +58,18 @@ def _splits(scanned: ScannedData) -> list[Issue]:
         if members and not sum(scanned.class_counts(split)):
             labels = members[0].labels
             names = join_some([scene.name for scene in members], 10)
+            code, key = "split-unlabelled", f"data.split.{split}"
             text = (
-                f"data.split.{split}: no scene has a labelled {labels.label_unit} with data "
-                f"({names}); {ADVICE[labels.label_unit]}"
+                f"{key}: no scene has a labelled {labels.label_unit} with data ({names}); "
+                f"{ADVICE[labels.label_unit]}"
             )
-            key = f"data.split.{split}"
-            issues.append(
-                Issue("error", "labels", text, labels.path, code="split-unlabelled", key=key)
-            )
+            if isinstance(labels, NoLabels):
+                code = "images-empty"
+                text = (
+                    f"{key}: no image has a pixel with data ({names}); check data.nodata and "
+                    "data.quality, or add images"
+                )
+            issues.append(Issue("error", "labels", text, labels.path, code=code, key=key))
     return issues
 
 

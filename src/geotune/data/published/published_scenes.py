@@ -20,6 +20,7 @@ from geotune.data.raster.open_raster import open_raster
 from geotune.data.raster.source import RasterSource
 from geotune.data.scenes.find import first_file
 from geotune.data.scenes.scene import Scene
+from geotune.data.scenes.unlabelled import unlabelled_scene
 from geotune.datasets.base import DatasetInfo
 from geotune.errors import GeotuneError
 from geotune.utils.text import join_some
@@ -55,6 +56,48 @@ def open_published_scenes(
     Raises `GeotuneError` for missing files, with the download source and the expected layout, and
     for invalid files.
     """
+    errors = errors or ErrorCollector()
+    opened = _open_images(info, root, wanted_bands, published, split, errors)
+    if info.task == "detect":
+        scenes = _detection_scenes(
+            info, root, opened, classes, options or AnnotationOptions(), errors
+        )
+    elif info.task == "classify":
+        scenes = _classification_scenes(info, root, opened, classes)
+    else:
+        scenes = _segmentation_scenes(info, root, opened, classes, ignore_values, errors)
+    by_name = {image.name: image for image, _ in opened}
+    return [
+        replace(scene, group=by_name[scene.name].region, split=by_name[scene.name].split)
+        for scene in scenes
+    ]
+
+
+def open_published_images(
+    info: DatasetInfo,
+    root: Path,
+    *,
+    wanted_bands: Sequence[str] | None = None,
+    published: bool = True,
+    split: str | None = None,
+    errors: ErrorCollector | None = None,
+) -> list[Scene]:
+    """The scenes of `open_published_scenes` without their labels, which need not exist."""
+    opened = _open_images(info, root, wanted_bands, published, split, errors or ErrorCollector())
+    return [
+        unlabelled_scene(image.name, raster, image.region, image.split) for image, raster in opened
+    ]
+
+
+def _open_images(
+    info: DatasetInfo,
+    root: Path,
+    wanted_bands: Sequence[str] | None,
+    published: bool,
+    split: str | None,
+    errors: ErrorCollector,
+) -> Opened:
+    """The images of a published data set; see `open_published_scenes`."""
     bands = list(info.bands if wanted_bands is None else wanted_bands)
     unknown = [band for band in bands if band not in info.bands]
     if unknown:
@@ -66,7 +109,6 @@ def open_published_scenes(
         )
     to_find = bands if info.grid_band in ("", *bands) else [*bands, info.grid_band]
     images = find_images(info, root, bands=to_find, published=published, split=split)
-    errors = errors or ErrorCollector()
     opened: Opened = []
     for image in images:
         with errors.catch(image.name, first_file(image.files)):
@@ -76,19 +118,7 @@ def open_published_scenes(
             if image.region in info.dates:
                 source = replace(source, acquired=info.dates[image.region])
             opened.append((image, source))
-    if info.task == "detect":
-        scenes = _detection_scenes(
-            info, root, opened, classes, options or AnnotationOptions(), errors
-        )
-    elif info.task == "classify":
-        scenes = _classification_scenes(info, root, opened, classes)
-    else:
-        scenes = _segmentation_scenes(info, root, opened, classes, ignore_values, errors)
-    by_name = {image.name: image for image in images}
-    return [
-        replace(scene, group=by_name[scene.name].region, split=by_name[scene.name].split)
-        for scene in scenes
-    ]
+    return opened
 
 
 def _open_image(info: DatasetInfo, image: PublishedImage, bands: Sequence[str]) -> RasterSource:

@@ -43,8 +43,8 @@ def open_chips(
     errors = errors or ErrorCollector()
     images, masks = existing_path(images), existing_path(masks)
     same = images.resolve() == masks.resolve()
-    image_files = _by_name("data.images", images, image_suffix, mask_suffix if same else "")
-    mask_files = _by_name("data.masks", masks, mask_suffix, image_suffix if same else "")
+    image_files = files_by_stem("data.images", images, image_suffix, mask_suffix if same else "")
+    mask_files = files_by_stem("data.masks", masks, mask_suffix, image_suffix if same else "")
     _check_pairs(images, masks, image_files, mask_files, errors)
     chips = []
     for name, image in image_files.items():
@@ -62,7 +62,7 @@ def open_chips(
     return drop_inconsistent_bands(chips, errors)
 
 
-def _by_name(key: str, folder: Path, suffix: str, other: str) -> dict[str, Path]:
+def files_by_stem(key: str, folder: Path, suffix: str, other: str) -> dict[str, Path]:
     """Rasters of a folder by stem without `suffix`, excluding stems that end in `other`.
 
     If it has only folders, rasters in them by their path in it.

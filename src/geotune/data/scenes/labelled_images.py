@@ -143,7 +143,7 @@ def _by_table(
 ) -> dict[str, LabelledImage]:
     parse = PARSERS[column]
     listed: dict[str, LabelledImage] = {}
-    for line, row in _rows(table, column):
+    for line, row in table_rows(table, column):
         where = f"{table}: {line}"
         with errors.catch(row["path"].strip() or where, table):
             path = existing_path(images / row["path"].strip())
@@ -161,16 +161,17 @@ def _by_table(
     return listed
 
 
-def _rows(table: Path, column: str) -> Iterator[tuple[str, Row]]:
-    """Yield `line 3` and the row for each row of a CSV."""
+def table_rows(table: Path, column: str | None = None) -> Iterator[tuple[str, Row]]:
+    """Yield `line 3` and the row for each row of a CSV; it must have `path` and the column."""
     rows = read_csv(table)
     _, header = next(rows, ("", []))
     columns = [name.strip() for name in header]
-    missing = [name for name in ("path", column) if name not in columns]
+    needed = ["path"] if column is None else ["path", column]
+    missing = [name for name in needed if name not in columns]
     if missing:
         raise GeotuneError(
             f"{table}: has no column {' and '.join(missing)}; it has "
-            f"{', '.join(columns) or 'none'}, expected path and {column} for this task",
+            f"{', '.join(columns) or 'none'}, expected {' and '.join(needed)} for this task",
             code="column-missing",
             file=table,
         )

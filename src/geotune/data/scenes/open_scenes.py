@@ -57,7 +57,7 @@ def open_scenes(
     errors = errors or ErrorCollector()
     entries = list_scenes(scenes, bands=bands, wanted_bands=wanted_bands, errors=errors)
     label_files = label_files_of(entries, labels)
-    entries = _without_labels(entries, label_files)
+    entries = without_label_files(entries, label_files)
     unlabelled = [name for name in entries if not label_exists(label_files[name])]
     required = missing_labels == "refuse"
     if entries and (
@@ -233,10 +233,10 @@ def label_file(labels: str, name: str, fields: Mapping[str, str] | None = None) 
     return paths[0]
 
 
-def _without_labels(
+def without_label_files(
     entries: Mapping[str, SceneEntry], label_files: Mapping[str, Path]
 ) -> dict[str, SceneEntry]:
-    """The scenes without those that are the label of another."""
+    """The scenes without those that are the label of another; `label_files` by scene."""
     owner = {path.absolute(): name for name, path in label_files.items() if label_exists(path)}
     return {
         name: entry

@@ -212,6 +212,11 @@ class Encoder(nn.Module):
         """Return the names of trainable parameters, as in `named_parameters()`."""
         return [name for name, p in self.named_parameters() if p.requires_grad]
 
+    @property
+    def can_merge(self) -> bool:
+        """Whether the method has an update that `merge` folds into the backbone's weights."""
+        return self._merge is not None
+
     def merge(self) -> None:
         """Fold the trained update into the backbone's weights, in place.
 

@@ -31,6 +31,7 @@ class DisplayedWindow:
         colors: one per class.
         unit: of a predicted quantity.
         details: further results of the task on all windows, such as score thresholds.
+        bands: names of the image's bands.
     """
 
     image: Picture
@@ -41,6 +42,7 @@ class DisplayedWindow:
     colors: Sequence[Color]
     unit: str = ""
     details: Mapping[str, Any] = field(default_factory=dict)
+    bands: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,80 @@
+"""Start a training from the tensors of an earlier run (`train.start_from`, `fit --from`)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from geotune.adapter_config import AdapterConfig, load_adapter_config
+from geotune.adapter_io import adapter_state, check_base_model, load_adapter_state, read_tensors
+from geotune.config import Recipe
+from geotune.config.task_options import ReconstructOptions
+from geotune.errors import GeotuneError
+from geotune.factory.build_model import BuiltModel
+from geotune.utils.text import join_some, pluralize
+
+
+def start_from_adapter(built: BuiltModel, recipe: Recipe, folder: Path) -> str | None:
+    """Load the trained tensors of a run or an adapter into the model of a recipe.
+
+    Of a pretraining, those of the method are taken, not those of its decoder: the returned note
+    says which. Raises `GeotuneError` if they belong to another backbone, method or model.
+    """
+    config = load_adapter_config(folder)
+    check_base_model(built.backbone, config, folder)
+    state = read_tensors(folder, config)
+    pretrained = config.sections["task"].get("kind") == "reconstruct"
+    if pretrained and not isinstance(recipe.task, ReconstructOptions):
+        return _start_from_pretraining(built, recipe.method.kind, folder, config, state)
+    load_adapter_state(
+        built.model,
+        state,
+        f"train.start_from {folder}",
+        expected_by="the recipe",
+        advice="start from an adapter with the recipe's method, decoder and classes",
+    )
+    return None
+
+
+def _start_from_pretraining(
+    built: BuiltModel, kind: str, folder: Path, config: AdapterConfig, state: dict[str, Tensor]
+) -> str:
+    own = {n: t for n, t in adapter_state(built.model).items() if n.startswith("encoder.")}
+    shared = {name: tensor for name, tensor in state.items() if name in own}
+    before: Any = config.sections["method"].get("kind")
+    other = [name for name, tensor in shared.items() if tensor.shape != own[name].shape]
+    problem = ""
+    if before != kind:
+        problem = f"was pretrained with method.kind {before}, but the recipe has {kind}"
+    elif not shared:
+        problem = "has no tensor that the model of the recipe trains"
+    elif other:
+        problem = f"has tensors of another shape: {join_some(other, 5)}"
+    if problem:
+        raise GeotuneError(
+            f"train.start_from {folder}: {problem}; use the method and its options of the "
+            "pretraining",
+            code="adapter-mismatch",
+            key="method.kind" if before != kind else "train.start_from",
+            file=folder,
+        )
+    built.model.load_state_dict(shared, strict=False)
+    left = sorted({_part(name) for name in state.keys() - shared.keys()})
+    new = sorted({_part(name) for name in own.keys() - shared.keys()})
+    note = (
+        f"train.start_from {folder}: {pluralize(len(shared), 'tensor')} of {kind} taken from its "
+        f"pretraining ({sum(t.numel() for t in shared.values()):,} numbers)"
+    )
+    if left:
+        note += f"; not taken: {join_some(left, 5)}"
+    if new:
+        note += f"; not pretrained: {join_some(new, 5)}"
+    return note
+
+
+def _part(name: str) -> str:
+    """The part of the model that a tensor belongs to, such as `encoder.stem` or `decoder`."""
+    first, _, rest = name.partition(".")
+    return f"{first}.{'.'.join(rest.split('.')[:2])}" if first == "encoder" else first
