@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from geotune.adapter_config import AdapterConfig, load_adapter_config
 from geotune.adapter_io import adapter_state, check_base_model, load_adapter_state, read_tensors
 from geotune.config import Recipe
@@ -23,24 +21,34 @@ def start_from_adapter(built: BuiltModel, recipe: Recipe, folder: Path) -> str |
     says which. Raises `GeotuneError` if they belong to another backbone, method or model.
     """
     config = load_adapter_config(folder)
-    check_base_model(built.backbone, config, folder)
-    state = read_tensors(folder, config)
     pretrained = config.sections["task"].get("kind") == "reconstruct"
     if pretrained and not isinstance(recipe.task, ReconstructOptions):
-        return _start_from_pretraining(built, recipe.method.kind, folder, config, state)
+        return _start_from_pretraining(built, recipe.method.kind, folder, config)
+    load_whole_adapter(built, folder)
+    return None
+
+
+def load_whole_adapter(built: BuiltModel, folder: Path) -> None:
+    """Load all trained tensors of a run or an adapter into the model of a recipe.
+
+    Raises `GeotuneError` if they belong to another backbone or model.
+    """
+    config = load_adapter_config(folder)
+    check_base_model(built.backbone, config, folder)
     load_adapter_state(
         built.model,
-        state,
+        read_tensors(folder, config),
         f"train.start_from {folder}",
         expected_by="the recipe",
         advice="start from an adapter with the recipe's method, decoder and classes",
     )
-    return None
 
 
 def _start_from_pretraining(
-    built: BuiltModel, kind: str, folder: Path, config: AdapterConfig, state: dict[str, Tensor]
+    built: BuiltModel, kind: str, folder: Path, config: AdapterConfig
 ) -> str:
+    check_base_model(built.backbone, config, folder)
+    state = read_tensors(folder, config)
     own = {n: t for n, t in adapter_state(built.model).items() if n.startswith("encoder.")}
     shared = {name: tensor for name, tensor in state.items() if name in own}
     before: Any = config.sections["method"].get("kind")

@@ -119,13 +119,13 @@ def validate(
     data = build_data(parsed, on_progress)
     with loading_libraries(on_progress, ALL_MODULES):
         from geotune.api.environment import pick_device
-        from geotune.api.train_workflow import start_from_adapter
+        from geotune.api.starting import load_whole_adapter
         from geotune.factory.build_model import build_training, resolve_recipe
         from geotune.training.evaluate import evaluate
 
     parsed, _ = resolve_recipe(parsed, data)
     built = build_training(parsed, data.statistics, data.class_counts["train"])
-    start_from_adapter(built, Path(adapter))
+    load_whole_adapter(built, Path(adapter))
     device = pick_device(parsed.train.accelerator)
     precision, note = evaluation_precision(parsed.train.precision, device.type)
     if note is not None:
