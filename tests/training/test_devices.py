@@ -33,7 +33,7 @@ def command(recipe: Path, strategy: str) -> list[str]:
 def run(recipe: Path, strategy: str, crashes: int = 0) -> dict[str, Any]:
     """Train on two processes; returns the JSON output.
 
-    `crashes`: how often a process may be ended by a signal; the training is resumed.
+    `crashes`: how often one of them may be ended by a signal; the training is resumed.
     """
     for _ in range(1 + crashes):
         done = subprocess.run(
@@ -43,7 +43,7 @@ def run(recipe: Path, strategy: str, crashes: int = 0) -> dict[str, Any]:
             timeout=500,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
-        if done.returncode >= 0:
+        if done.returncode >= 0 and "(process-lost)" not in done.stderr:
             break
     assert done.returncode == 0, done.stderr
     result: dict[str, Any] = json.loads(done.stdout)  # only the main process prints
