@@ -48,7 +48,7 @@ class RandomWindowDataset:
         metadata: metadata to return with the samples: `time`, `location`.
         replacement: draw windows independently; otherwise each scene with labels gives one window
             per epoch, in random order.
-        masking: hides patches of each window, anew in every epoch; None hides nothing.
+        masking: hides patches of each window, others in every epoch; None hides nothing.
 
     Raises `GeotuneError` without `replacement` if a scene is larger than the window.
     """

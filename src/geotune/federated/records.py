@@ -37,8 +37,13 @@ def adapter_records(folder: Path) -> RecordDict:
         name: tensor.float() if tensor.dtype == torch.bfloat16 else tensor
         for name, tensor in tensors.items()
     }
-    text = (folder / ADAPTER_CONFIG).read_text(encoding="utf-8")
-    return RecordDict({ARRAYS: ArrayRecord(arrays), CONFIG: ConfigRecord({ADAPTER: text})})
+    config = ConfigRecord({ADAPTER: adapter_text(folder)})
+    return RecordDict({ARRAYS: ArrayRecord(arrays), CONFIG: config})
+
+
+def adapter_text(folder: Path) -> str:
+    """The text of `adapter.json`."""
+    return (folder / ADAPTER_CONFIG).read_text(encoding="utf-8")
 
 
 def write_received(folder: Path, content: RecordDict, sender: str) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterable
+from logging import INFO
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,11 @@ from geotune.errors import GeotuneError
 from geotune.federated.records import (
     ADAPTER,
     ARRAYS,
-    CONFIG,
     EPOCHS,
     IMAGES,
     METRICS,
     adapter_records,
+    adapter_text,
     write_received,
 )
 
@@ -81,7 +82,7 @@ class AdapterAverage(FedAvg):  # type: ignore[misc]
         unfinished = self.out / f"round{number}.part"
         shutil.rmtree(unfinished, ignore_errors=True)
         for note in average(folders, unfinished, weights=images).notes:
-            log(20, "%s", note)
+            log(INFO, "%s", note)
         unfinished.replace(self.out / f"round{number}")
         shutil.rmtree(received)
         metrics = self.train_metrics_aggr_fn([m.content for m in valid], self.weighted_by_key)
@@ -145,7 +146,7 @@ def main(grid: Grid, context: Context) -> None:
     out.mkdir(parents=True, exist_ok=True)
     done = _last_round(out)
     if done >= rounds:
-        log(20, "%s has %s rounds already; raise rounds to train further", out, done)
+        log(INFO, "%s has %s rounds already; raise rounds to train further", out, done)
         return
     start = out / f"round{done}"
     arrays = adapter_records(start).array_records[ARRAYS] if done else ArrayRecord()
@@ -157,15 +158,14 @@ def main(grid: Grid, context: Context) -> None:
         train_config=ConfigRecord(options),
         timeout=float(config.get("timeout", 24 * 3600)),
     )
-    log(20, "the average of all sites after round %s: %s", rounds, out / f"round{rounds}")
+    log(INFO, "the average of all sites after round %s: %s", rounds, out / f"round{rounds}")
 
 
 def _with_adapter(config: ConfigRecord, folder: Path) -> ConfigRecord:
     """The configuration with the text of an adapter; unchanged without one."""
     if not folder.is_dir():
         return config
-    text = adapter_records(folder).config_records[CONFIG][ADAPTER]
-    return ConfigRecord({**config, ADAPTER: text})
+    return ConfigRecord({**config, ADAPTER: adapter_text(folder)})
 
 
 def _last_round(out: Path) -> int:
