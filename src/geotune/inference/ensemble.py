@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, Literal
 
 import numpy as np
@@ -111,19 +112,17 @@ def averaged(members: Ensemble, spread: Spread = "none") -> ModelFn:
     """
 
     def answer(images: Tensor, **known: Tensor) -> Tensor:
-        outputs = [
+        outputs = (  # one at a time: those of all members may not fit into memory
             turn_back(output.float(), orientation) if output.dim() > 2 else output.float()
             for orientation, output in members.predictions(images, **known)
-        ]
-        mean = torch.stack(outputs).mean(dim=0) if len(outputs) > 1 else outputs[0]
-        if spread == "none":
-            return mean
+        )
         if spread == "deviation":
-            extra = torch.stack(outputs).std(dim=0, correction=0)
-        else:
+            values = torch.stack(list(outputs))
+            return torch.cat([values.mean(dim=0), values.std(dim=0, correction=0)], dim=1)
+        if spread != "none":
             measure = entropy if spread == "entropy" else binary_entropy
-            extra = torch.stack([measure(each) for each in outputs]).mean(dim=0)
-        return torch.cat([mean, extra], dim=1)
+            outputs = (torch.cat([each, measure(each)], dim=1) for each in outputs)
+        return reduce(torch.add, outputs) / len(members)
 
     return answer
 
