@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from geotune.api.recipes import OnMessage, RecipeLike, as_recipe, ignore_message
-from geotune.config import load_recipe
+from geotune.config import TrainOptions, load_recipe
 from geotune.errors import GeotuneError
 from geotune.factory.build_data import build_data
 from geotune.training.run_dir import RunDir
 from geotune.utils.headline import headline
 from geotune.utils.precision import evaluation_precision
 from geotune.utils.progress import ALL_MODULES, OnProgress, ignore_progress, loading_libraries
+
+if TYPE_CHECKING:
+    import torch
+
+    from geotune.data.window_datasets import GridWindowDataset
+    from geotune.model import Model
+    from geotune.tasks.base import Task
+    from geotune.training.evaluate import Evaluation
 
 
 def test(
@@ -58,7 +67,6 @@ def test(
         from geotune.factory.build_model import load_adapter, with_val_threshold
         from geotune.report.from_run import Examples, make_report
         from geotune.report.page import write_report
-        from geotune.training.evaluate import evaluate
         from geotune.training.generalization_gap import region_gap
         from geotune.training.lock import exclusive_lock
 
@@ -67,17 +75,8 @@ def test(
         task = with_val_threshold(built.task, folder.details("val"))
         # a run trained on a GPU can be tested on a machine without one
         device = pick_device("cpu" if recipe.train.accelerator == "cpu" else "auto")
-        precision, note = evaluation_precision(recipe.train.precision, device.type)
-        if note is not None:
-            on_message(f"note: {note}")
-        evaluate_windows = partial(
-            evaluate,
-            built.model,
-            task,
-            batch_size=recipe.train.batch_size // recipe.train.accumulate_steps,
-            device=device,
-            precision=precision,
-            on_progress=partial(on_progress, "evaluation"),
+        evaluate_windows = _evaluator(
+            built.model, task, recipe.train, device, on_message, on_progress
         )
         tested = evaluate_windows(data.test)
         gap = region_gap(data, tested, evaluate_windows, task.metrics().compute_from)
@@ -121,25 +120,41 @@ def validate(
         from geotune.api.environment import pick_device
         from geotune.api.starting import load_whole_adapter
         from geotune.factory.build_model import build_training, resolve_recipe
-        from geotune.training.evaluate import evaluate
 
     parsed, _ = resolve_recipe(parsed, data)
     built = build_training(parsed, data.statistics, data.class_counts["train"])
     load_whole_adapter(built, Path(adapter))
     device = pick_device(parsed.train.accelerator)
-    precision, note = evaluation_precision(parsed.train.precision, device.type)
+    evaluate_windows = _evaluator(
+        built.model, built.task, parsed.train, device, on_message, on_progress
+    )
+    evaluated = evaluate_windows(data.val)
+    return evaluated.metrics, len(data.val)
+
+
+def _evaluator(
+    model: Model,
+    task: Task,
+    train: TrainOptions,
+    device: torch.device,
+    on_message: OnMessage,
+    on_progress: OnProgress,
+) -> Callable[[GridWindowDataset], Evaluation]:
+    """Evaluates windows as in the training, with the precision that the device supports."""
+    from geotune.training.evaluate import evaluate
+
+    precision, note = evaluation_precision(train.precision, device.type)
     if note is not None:
         on_message(f"note: {note}")
-    evaluated = evaluate(
-        built.model,
-        built.task,
-        data.val,
-        batch_size=parsed.train.batch_size // parsed.train.accumulate_steps,
+    return partial(
+        evaluate,
+        model,
+        task,
+        batch_size=train.batch_size // train.accumulate_steps,
         device=device,
         precision=precision,
         on_progress=partial(on_progress, "evaluation"),
     )
-    return evaluated.metrics, len(data.val)
 
 
 test.__test__ = False  # type: ignore[attr-defined]  # pytest must not collect it
