@@ -62,8 +62,8 @@ def tables_of(
 ) -> Tables:
     """Builds the tables from the window values of each run; None is a failed run.
 
-    Three windows are a scene, or all if they have `scene_positions`. `gap`, `cost` and `row`
-    replace entries of a run's row.
+    Three windows are a scene, or all if they have `scene_positions`. `gap`, `cost`, `search` and
+    `row` replace entries of a run's row.
     """
     sections = tiny_values()
     task = {"kind": "regress", "quantity": "height", "unit": "m", "mean": 0.0, "std": 1.0}
@@ -84,6 +84,7 @@ def tables_of(
         gap: Callable[[RunSpec], dict[str, Any] | None] | None = None,
         cost: dict[str, Any] | None = None,
         row: dict[str, Any] | None = None,
+        search: Callable[[RunSpec], dict[str, Any]] | None = None,
         scene_positions: np.ndarray | None = None,
         areas: tuple[int, ...] | None = None,
         keep_windows: bool = True,
@@ -97,6 +98,7 @@ def tables_of(
         for spec, entry in zip(specs, rows, strict=True):
             entry.update({} if gap is None else {"gap": gap(spec)})
             entry.update({} if cost is None else {"cost": {**COST, **cost}})
+            entry.update({} if search is None else {"search": search(spec)})
             entry.update(row or {})
         return compare(specs, rows, OBJECTIVES, Compare(**options), tmp_path)
 
@@ -285,6 +287,18 @@ def test_windows_of_folds_are_pooled(tables_of: Tables) -> None:
     assert est.cost["seconds"] == 1.0 and not est.gaps
     seeds = [np.random.default_rng(seed).normal(0, 0.01, 30).mean() for seed in (0, 1)]
     assert est.metrics[METRIC].spread == pytest.approx(np.std(seeds, ddof=1))
+
+
+def test_each_search_of_the_folds_is_kept_once(tables_of: Tables) -> None:
+    """The seeds of a fold share a search."""
+
+    def search(spec: RunSpec) -> dict[str, Any]:
+        city = spec.labels["city"]
+        return {"key": "train.lr", "value": len(city) / 100, "score": 0.5, "trials": [city]}
+
+    [table] = tables_of(_values, folds=["city"], search=search)
+    assert [each["trials"] for each in line_of(table, "est").searches] == [[city] for city in GAPS]
+    assert all(not line.searches for line in tables_of(_values, folds=["city"])[0].lines)
 
 
 def test_seeds_without_all_folds_are_left_out(tables_of: Tables) -> None:
