@@ -278,6 +278,11 @@ INVALID: dict[str, tuple[dict[str, Any], str, list[str]]] = {
         "recipe-invalid",
         ["search.trials: 3", "2 values"],
     ),
+    "epochs without a search": (
+        {"recipes": {"tiny": {"path": "x", "search_epochs": 3}}},
+        "recipe-invalid",
+        ["recipes.tiny.search_epochs", "no search"],
+    ),
     "search bounds": ({"search": {"low": 1, "high": 0.1}}, "recipe-invalid", ["low 1", "high 0.1"]),
     "recipe of published results": (
         {"published": [{"file": "x", "source": "y", "method": "m", "values": {"tin": "v"}}]},
@@ -321,3 +326,13 @@ def test_methods_suite_covers_every_method(monkeypatch: pytest.MonkeyPatch) -> N
     specs = specs_of(ROOT / "recipes/suites/methods.yaml")
     assert {spec.recipe.method.kind for spec in specs} == set(METHODS)
     assert {len([c for c in specs if c.method == m]) for m in {c.method for c in specs}} == {6}
+
+
+def test_a_recipe_can_have_its_own_epochs_of_the_search(suite: Write) -> None:
+    path = suite(
+        recipes={"tiny": "tiny.yaml", "slow": {"path": "slow.yaml", "search_epochs": 8}},
+        search={"values": [1e-3, 1e-2], "epochs": 4},
+    )
+    searches = read_suite(path).searches()
+    assert {name: search.epochs for name, search in searches.items()} == {"tiny": 4, "slow": 8}
+    assert {search.trials for search in searches.values()} == {2}

@@ -17,7 +17,7 @@ from geotune.api.testing import test as judge_run
 from geotune.bench.grid import RunSpec, expand
 from geotune.bench.hparam_search import Objective, search
 from geotune.bench.local_executor import Job, JobResult
-from geotune.bench.results import ROWS
+from geotune.bench.results import ROWS, read_rows
 from geotune.bench.runner import Execution
 from geotune.bench.suite import Search, read_suite
 from geotune.config import load_recipe
@@ -114,6 +114,14 @@ def test_failed_run_has_a_row_and_is_retried(two: list[RunSpec], tmp_path: Path)
     assert [row["status"] for row in rows] == ["done", "done"] and len(working.done) == 1
 
 
+def test_rows_of_other_runs_are_kept(two: list[RunSpec], tmp_path: Path) -> None:
+    """As of an earlier command for some of the runs."""
+    folder = tmp_path / "bench"
+    [first] = execution(folder, InProcessExecutor()).run(two[:1])
+    [second] = execution(folder, InProcessExecutor(), others=[first]).run(two[1:])
+    assert [row["run"] for row in read_rows(folder / ROWS)] == [first["run"], second["run"]]
+
+
 def test_interrupt_stops_the_executor_and_keeps_rows(two: list[RunSpec], tmp_path: Path) -> None:
     class Stops(InProcessExecutor):
         def run(self, job: Job) -> JobResult:
@@ -134,7 +142,7 @@ SEARCH = Search(low=1e-4, high=1e-1, trials=4, epochs=1, seed=3)
 
 def test_search_is_reproducible_and_uses_no_test_data(two: list[RunSpec], tmp_path: Path) -> None:
     executor = InProcessExecutor()
-    rows = execution(tmp_path / "bench", executor, search=SEARCH).run(two)
+    rows = execution(tmp_path / "bench", executor, searches={"tiny": SEARCH}).run(two)
     trials = [job for job in executor.done if not job.tests]
     assert len(trials) == 8 and len(executor.done) == 10
     for job in trials:
@@ -149,14 +157,14 @@ def test_search_is_reproducible_and_uses_no_test_data(two: list[RunSpec], tmp_pa
     run = tmp_path / "bench" / "runs" / rows[0]["run"]
     assert load_recipe(run / "recipe.yaml")[0].train.lr == result["value"]
     again = InProcessExecutor()
-    assert execution(tmp_path / "bench", again, search=SEARCH).run(two) == rows
+    assert execution(tmp_path / "bench", again, searches={"tiny": SEARCH}).run(two) == rows
     assert not again.done
 
 
 def test_search_tries_the_listed_values(two: list[RunSpec], tmp_path: Path) -> None:
     values = [3e-3, 1e-4, 1e-2]
     rows = execution(
-        tmp_path / "bench", InProcessExecutor(), search=Search(values=values, epochs=1)
+        tmp_path / "bench", InProcessExecutor(), searches={"tiny": Search(values=values, epochs=1)}
     ).run(two)
     for row in rows:
         result = row["search"]
@@ -187,16 +195,16 @@ def test_equal_scores_are_decided_by_the_validation_loss(
 
 
 def test_search_survives_a_failed_trial(two: list[RunSpec], tmp_path: Path) -> None:
-    rows = execution(tmp_path / "bench", InProcessExecutor(fails="tiny/est/0"), search=SEARCH).run(
-        two[:1]
-    )
+    rows = execution(
+        tmp_path / "bench", InProcessExecutor(fails="tiny/est/0"), searches={"tiny": SEARCH}
+    ).run(two[:1])
     assert [score is None for _, score in rows[0]["search"]["trials"]] == [True] + [False] * 3
 
 
 def test_search_without_result_is_a_failed_row(two: list[RunSpec], tmp_path: Path) -> None:
-    rows = execution(tmp_path / "bench", InProcessExecutor(fails="search/tiny"), search=SEARCH).run(
-        two[:1]
-    )
+    rows = execution(
+        tmp_path / "bench", InProcessExecutor(fails="search/tiny"), searches={"tiny": SEARCH}
+    ).run(two[:1])
     assert "search for train.lr" in rows[0]["error"]
     assert "the disk is full" in rows[0]["error"]
 

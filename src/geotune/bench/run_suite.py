@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -66,14 +66,13 @@ def bench(
     path = path / "suite.yaml" if path.is_dir() else path
     suite = read_suite(path)
     folder = suite.folder or Path("runs/bench") / path.stem
-    specs, notes = expand(suite)
-    specs = _select(specs, only)
+    every, notes = expand(suite)
+    specs = _select(every, only)
     for note in notes:
         on_message(f"note: {note}")
     published = [result for each in suite.published for result in read_external_results(each)]
     _check_compare(suite, specs)
-    if suite.search is not None:
-        _check_search(suite.search, specs)
+    _check_search(suite.searches(), specs)
     from geotune.bench.objectives import objectives_of  # slow: imports torch
 
     objectives, pages = objectives_of(suite, specs)
@@ -82,7 +81,7 @@ def bench(
     rows = (
         _existing_rows(folder, specs)
         if table_only
-        else _run(suite, folder, path, specs, objectives, workers, ray, on_result)
+        else _run(suite, folder, path, every, specs, objectives, workers, ray, on_result)
     )
     from geotune.bench.analysis import combine_tables, compare
     from geotune.bench.comparison_tables import as_csv, as_latex, as_markdown
@@ -153,6 +152,7 @@ def _run(
     suite: Suite,
     folder: Path,
     path: Path,
+    every: Sequence[RunSpec],
     specs: Sequence[RunSpec],
     objectives: Any,
     workers: int | None,
@@ -171,15 +171,24 @@ def _run(
 
         executor = RayExecutor(ray)
         num_workers = workers or executor.processors
+    selected = {spec.name for spec in specs}
+    rows = read_rows(folder / ROWS)
     if not suite.compare.mixed_code:
-        earlier = [row for row in read_rows(folder / ROWS) if row["error"] is None]
-        unfinished = {spec.name for spec in specs} - {row["run"] for row in earlier}
+        earlier = [row for row in rows if row["error"] is None]
+        unfinished = selected - {row["run"] for row in earlier}
         check_same_code(earlier, folder / ROWS, training_code() if unfinished else None)
+    others = {spec.name for spec in every} - selected
     with exclusive_lock(folder):
         write_atomically(folder / "suite.yaml", path.read_bytes())
-        return Execution(folder, executor, num_workers, objectives, on_result, suite.search).run(
-            specs
-        )
+        return Execution(
+            folder,
+            executor,
+            num_workers,
+            objectives,
+            on_result,
+            suite.searches(),
+            [row for row in rows if row["run"] in others],
+        ).run(specs)
 
 
 def _existing_rows(folder: Path, specs: Sequence[RunSpec]) -> list[Row | None]:
@@ -225,12 +234,13 @@ def _check_compare(suite: Suite, specs: Sequence[RunSpec]) -> None:
         )
 
 
-def _check_search(search: Search, specs: Sequence[RunSpec]) -> None:
+def _check_search(searches: Mapping[str, Search], specs: Sequence[RunSpec]) -> None:
     from geotune.bench.hparam_search import load_optuna, trial_of
 
-    if not search.values:
+    if any(not search.values for search in searches.values()):
         load_optuna()
-    for spec in {str(spec.group): spec for spec in specs}.values():
+    for spec in {str(spec.group): spec for spec in specs if searches}.values():
+        search = searches[spec.labels["recipe"]]
         if getattr(getattr(spec.recipe.data, "split", None), "allow_overlap", False):
             raise RecipeError(
                 f"search for {search.key}: {spec.name}: data.split.allow_overlap is true, so "

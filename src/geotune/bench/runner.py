@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -40,7 +40,8 @@ class Execution:
         workers: parallel runs.
         objectives: the objective of each recipe, used by a search.
         on_result: called with a run's name, its status, finished and total runs.
-        search: the search before the runs, if any.
+        searches: the search for each recipe before the runs, if any.
+        others: rows of the suite's runs that are not executed; they are kept.
     """
 
     folder: Path
@@ -48,7 +49,8 @@ class Execution:
     workers: int
     objectives: Mapping[str, Objective]
     on_result: Callable[[str, str, int, int], None]
-    search: Search | None = None
+    searches: Mapping[str, Search] = field(default_factory=dict)
+    others: Sequence[Row] = ()
 
     def run(self, specs: Sequence[RunSpec]) -> list[Row]:
         """Run everything and return the rows in order; they are written after each run.
@@ -59,8 +61,8 @@ class Execution:
         earlier = {row["run"]: row for row in read_rows(self.folder / ROWS)}
         with ThreadPoolExecutor(self.workers) as pool:
             try:
-                searches = self._search(pool, specs)
-                return self._all(pool, specs, searches, earlier)
+                searched = self._search(pool, specs)
+                return self._all(pool, specs, searched, earlier)
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 self.executor.stop()
@@ -70,31 +72,30 @@ class Execution:
         self, pool: ThreadPoolExecutor, specs: Sequence[RunSpec]
     ) -> dict[str, SearchResult | GeotuneError]:
         """The result or error of the search for each group of seeds."""
-        if self.search is None:
+        if not self.searches:
             return {}
         groups = {folder_name(spec.group): spec for spec in specs}
         futures = {
             pool.submit(self._search_spec, name, spec): name for name, spec in groups.items()
         }
-        searches: dict[str, SearchResult | GeotuneError] = {}
+        searched: dict[str, SearchResult | GeotuneError] = {}
         for future in as_completed(futures):
             name = futures[future]
             try:
                 best = future.result()
-                searches[name], message = best, f"{best.key} {best.value:g}"
+                searched[name], message = best, f"{best.key} {best.value:g}"
             except GeotuneError as error:
-                searches[name], message = error, "failed"
-            self.on_result(f"search {name}", message, len(searches), len(groups))
-        return searches
+                searched[name], message = error, "failed"
+            self.on_result(f"search {name}", message, len(searched), len(groups))
+        return searched
 
     def _search_spec(self, name: str, spec: RunSpec) -> SearchResult:
-        assert self.search is not None
-        objective = self.objectives[spec.labels["recipe"]]
+        recipe = spec.labels["recipe"]
         folder = self.folder / TRIALS / name
         return search(
-            self.search,
+            self.searches[recipe],
             spec,
-            objective,
+            self.objectives[recipe],
             folder,
             lambda trial, run: self._run_job(trial, run, tests=False),
         )
@@ -103,7 +104,7 @@ class Execution:
         self,
         pool: ThreadPoolExecutor,
         specs: Sequence[RunSpec],
-        searches: Mapping[str, SearchResult | GeotuneError],
+        searched: Mapping[str, SearchResult | GeotuneError],
         earlier: Mapping[str, Row],
     ) -> list[Row]:
         runs: dict[str, list[int]] = {}
@@ -111,33 +112,34 @@ class Execution:
             runs.setdefault(spec.name, []).append(i)
         rows: dict[int, Row] = {}
         futures: dict[Future[Row], str] = {
-            pool.submit(self._row, specs[same[0]], searches, earlier): name
+            pool.submit(self._row, specs[same[0]], searched, earlier): name
             for name, same in runs.items()
         }
         for done, future in enumerate(as_completed(futures), start=1):
             name, row = futures[future], future.result()
             for i in runs[name]:
                 rows[i] = row | grid_labels(specs[i])
-            write_rows(self.folder / ROWS, (rows[i] for i in sorted(rows)))
+            write_rows(self.folder / ROWS, [*self.others, *(rows[i] for i in sorted(rows))])
             self.on_result(name, row["error"] or "done", done, len(runs))
         return [rows[i] for i in range(len(specs))]
 
     def _row(
         self,
         spec: RunSpec,
-        searches: Mapping[str, SearchResult | GeotuneError],
+        searched: Mapping[str, SearchResult | GeotuneError],
         earlier: Mapping[str, Row],
     ) -> Row:
-        searched: dict[str, Any] | None = None
-        if self.search is not None:
-            best = searches[folder_name(spec.group)]
+        found: dict[str, Any] | None = None
+        if self.searches:
+            best = searched[folder_name(spec.group)]
             if isinstance(best, GeotuneError):
                 return row_of(spec, self.folder, JobResult(str(best)), None)
-            spec, searched = with_best(self.search, spec, best.value), best.as_row()
+            spec = with_best(self.searches[spec.labels["recipe"]], spec, best.value)
+            found = best.as_row()
         run = self.folder / RUNS / spec.name
         earlier_cost = earlier.get(spec.name, {}).get("cost") or {}
         result = self._run_job(spec, run, joules=earlier_cost.get("joules"))
-        return row_of(spec, run, result, searched)
+        return row_of(spec, run, result, found)
 
     def _run_job(
         self, spec: RunSpec, run: Path, *, tests: bool = True, joules: float | None = None

@@ -39,6 +39,9 @@ class SuiteRecipe(OptionsModel):
     metric: str | None = Field(
         default=None, description="the main metric; by default that of the task"
     )
+    search_epochs: PositiveInt | None = Field(
+        default=None, description="epochs of a trial of the search, instead of search.epochs"
+    )
 
 
 class Baselines(OptionsModel):
@@ -331,6 +334,9 @@ class Suite(OptionsModel):
             )
         if self.search is not None and self.search.key in SUITE_KEYS:
             raise ValueError(f"search.key: {self.search.key} is set by the suite")
+        for name, entry in self.recipes.items():
+            if entry.search_epochs is not None and self.search is None:
+                raise ValueError(f"recipes.{name}.search_epochs: the suite has no search")
         for name in self.leaderboard.datasets if self.leaderboard else ():
             if name not in self.recipes:
                 raise ValueError(
@@ -360,6 +366,17 @@ class Suite(OptionsModel):
                         "remove it from one of them"
                     )
         return self
+
+    def searches(self) -> dict[str, Search]:
+        """The search for each recipe; empty if the suite has none."""
+        if self.search is None:
+            return {}
+        return {
+            name: self.search.model_copy(update={"epochs": entry.search_epochs})
+            if entry.search_epochs is not None
+            else self.search
+            for name, entry in self.recipes.items()
+        }
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
