@@ -33,7 +33,10 @@ SPHINX = {"{toctree}", "{eval-rst}", "{image}", "{include}"}  # checked by the b
 TEXT = "text"  # pictures of text, files that are not parsed
 
 
-OTHER_PROGRAMS = ("flower-superlink", "flower-supernode", "flwr", "git", "pip", "ray", "uv")
+OTHER_PROGRAMS = (
+    "export", "flower-superlink", "flower-supernode", "flwr", "git", "mlflow", "pip", "ray",
+    "terratorch", "uv",
+)  # fmt: skip
 """Programs that pages use beside geotune."""
 
 

@@ -121,6 +121,7 @@ ERROR_CODES: dict[str, str] = {
     "run-not-shared": "the machines of one training do not share the run folder",
     "checkpoint-invalid": "the checkpoints of a run are damaged",
     "run-in-use": "another process uses the run folder",
+    "tracker-failed": "an experiment tracker of train.loggers cannot be used",
     "device-missing": "the requested accelerator does not exist on this machine",
     # --- prediction and reports ---
     "output-exists": "a file that would be written exists",

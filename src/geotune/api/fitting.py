@@ -22,6 +22,7 @@ from geotune.factory.build_data import build_data, with_window
 from geotune.training.check_teacher import check_teacher
 from geotune.training.lock import exclusive_lock
 from geotune.training.run_dir import RunDir, State
+from geotune.training.trackers import Trackers
 from geotune.utils.processes import is_helper_process
 from geotune.utils.progress import ALL_MODULES, OnProgress, ignore_progress, loading_libraries
 from geotune.utils.text import pluralize
@@ -208,6 +209,7 @@ def _fit(
             metrics = folder.read_json("metrics")["val"]
             return FitResult("complete", run, metrics, done["notes"], done, main_process=not helper)
 
+        trackers = held.enter_context(Trackers(recipe.train.loggers, folder, on_message))
         if recipe.distill is not None:
             check_teacher(recipe, run)
         on_message("reading and checking the data")
@@ -265,6 +267,7 @@ def _fit(
                 recipe, asked.with_train(activation_checkpointing=level) if adapts else asked
             )
             state, started = "unfinished", True
+            trackers.open()
 
         try:
             trained = train(
@@ -280,6 +283,7 @@ def _fit(
                 planned_bytes=planned_bytes,
                 adapt_checkpointing=adapts,
                 stop=stop,
+                trackers=trackers,
             )
         except (GeotuneError, KeyboardInterrupt):
             if started and not folder.has_checkpoint:  # leave the folder free for a fixed recipe

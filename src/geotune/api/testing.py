@@ -13,6 +13,7 @@ from geotune.config import TrainOptions, load_recipe
 from geotune.errors import GeotuneError
 from geotune.factory.build_data import build_data
 from geotune.training.run_dir import RunDir
+from geotune.training.trackers import Trackers
 from geotune.utils.headline import headline
 from geotune.utils.precision import evaluation_precision
 from geotune.utils.progress import ALL_MODULES, OnProgress, ignore_progress, loading_libraries
@@ -70,7 +71,8 @@ def test(
         from geotune.training.generalization_gap import region_gap
         from geotune.training.lock import exclusive_lock
 
-    with exclusive_lock(folder.path):
+    trackers = Trackers(recipe.train.loggers, folder, on_message, required=False)
+    with exclusive_lock(folder.path), trackers:
         built = load_adapter(run, weights, backbone=backbone, method=method)
         task = with_val_threshold(built.task, folder.details("val"))
         # a run trained on a GPU can be tested on a machine without one
@@ -92,6 +94,8 @@ def test(
         folder.write_json("metrics", metrics)
         examples = Examples.load(folder.examples)
         write_report(folder.report, make_report(folder, recipe, examples, run_summary, metrics))
+        trackers.open()
+        trackers.finish("test", tested.metrics, [folder.report, folder.path / "metrics.json"])
     result = {"metrics": tested.metrics, "regions": tested.regions, "gap": metrics["gap"]}
     return {**result, **tested.details}
 

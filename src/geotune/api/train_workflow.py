@@ -32,6 +32,7 @@ from geotune.training.evaluate import Evaluation, evaluate
 from geotune.training.open_teacher import open_teacher
 from geotune.training.optimizer import layer_decay_note
 from geotune.training.run_dir import RunDir
+from geotune.training.trackers import Trackers
 from geotune.training.trainer import TrainerResult, fit, resolve_monitor
 from geotune.utils.code_hash import source_commit, training_code
 from geotune.utils.headline import headline
@@ -67,6 +68,7 @@ def train(
     planned_bytes: int | None = None,
     adapt_checkpointing: bool = False,
     stop: bool = False,
+    trackers: Trackers | None = None,
 ) -> TrainResult | None:
     """Build the model, train it and write the run; returns None in helper processes.
 
@@ -84,6 +86,7 @@ def train(
         planned_bytes: the estimated memory of a step.
         adapt_checkpointing: recompute more activations if memory does not suffice.
         stop: train no further epoch.
+        trackers: of experiments; the caller opens and closes them.
     """
     asked = recipe
     recipe, resolved_notes = resolve_recipe(recipe, data)
@@ -142,6 +145,7 @@ def train(
         adapt_checkpointing=adapt_checkpointing,
         stop=stop,
         teacher=teacher,
+        trackers=trackers.loggers if trackers else (),
     )
     if not fitted.main_process:
         return None
@@ -165,6 +169,9 @@ def train(
     on_progress("writing the report", 0, 1)
     summary = _finish(recipe, folder, built, data, fitted, validation, notes)
     on_progress("writing the report", 1, 1)
+    if trackers is not None:
+        metrics = folder.path / "metrics.json"
+        trackers.finish("best", validation.metrics, [folder.report, folder.recipe, metrics])
     return TrainResult(validation.metrics, summary, fitted.resumed)
 
 

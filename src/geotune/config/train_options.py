@@ -17,6 +17,8 @@ from pydantic import (
 from geotune.config.base import OptionsModel, Share, invalid
 from geotune.config.units import ByteSize
 
+Logger = Literal["tensorboard", "csv", "mlflow", "wandb"]
+
 
 class TrainOptions(OptionsModel):
     """Duration, optimisation, memory and devices of a training."""
@@ -123,6 +125,11 @@ class TrainOptions(OptionsModel):
         default=True,
         description="keep the last checkpoint of a finished run, to train more epochs later: about "
         "four times the size of the adapter",
+    )
+    loggers: list[Logger] = Field(
+        default=["tensorboard"],
+        description="where metrics go: tensorboard, csv (history.csv, which every run has), "
+        "mlflow, wandb",
     )
     drop_last: bool = Field(
         default=False, description="skip the last batch of an epoch if it is smaller"

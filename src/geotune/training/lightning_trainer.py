@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
 
@@ -24,8 +25,16 @@ MAX_CLOSING_SECONDS = 2.0
 """Time for writing the last events of a training that failed or was interrupted."""
 
 
-def make_trainer(train: TrainOptions, run_dir: RunDir, callbacks: list[Callback]) -> Trainer:
-    """Build the Lightning trainer. Raises `GeotuneError` if Lightning rejects the settings."""
+def make_trainer(
+    train: TrainOptions,
+    run_dir: RunDir,
+    callbacks: list[Callback],
+    trackers: Sequence[Logger] = (),
+) -> Trainer:
+    """Build the Lightning trainer, which logs to TensorBoard if requested, and to `trackers`.
+
+    Raises `GeotuneError` if Lightning rejects the settings.
+    """
     strategy: str | Strategy = train.strategy
     processes = num_devices(train)
     distributed = train.nodes > 1 or processes > 1 or train.strategy == "ddp"
@@ -39,7 +48,9 @@ def make_trainer(train: TrainOptions, run_dir: RunDir, callbacks: list[Callback]
         # processes validate different windows, so buffers are not broadcast in every forward pass
         strategy = DDPStrategy(broadcast_buffers=False, find_unused_parameters=True)
     assert train.precision != "auto"  # resolved before
-    logger = _TensorBoard(run_dir.path, name="tensorboard", version="")
+    loggers = [*trackers]
+    if "tensorboard" in train.loggers:
+        loggers.insert(0, _TensorBoard(run_dir.path, name="tensorboard", version=""))
     try:
         return Trainer(
             accelerator=train.accelerator,
@@ -51,7 +62,7 @@ def make_trainer(train: TrainOptions, run_dir: RunDir, callbacks: list[Callback]
             gradient_clip_val=train.grad_clip_norm or None,
             callbacks=callbacks,
             plugins=[_StreamedCheckpoint()],
-            logger=logger,
+            logger=loggers or False,
             log_every_n_steps=10,
             enable_checkpointing=False,
             enable_progress_bar=False,

@@ -25,11 +25,17 @@ RESULT_FILES = (
     "backbone.safetensors", TENSORS, ADAPTER_CONFIG,
 )  # fmt: skip
 """Files that exist only after the first completed epoch."""
-OWNED_FILES = (*RESULT_FILES, "checkpoint", "tensorboard", "asked.yaml", "recipe.yaml")
+OWNED_FILES = (
+    *RESULT_FILES, "checkpoint", "tensorboard", "trackers.json", "wandb", "asked.yaml",
+    "recipe.yaml",
+)  # fmt: skip
 """Everything that geotune writes, in the order of removal; `recipe.yaml` marks ownership."""
 METRIC_SECTIONS = ("val", "test", "headline", "regions", "gap")
 """Entries of `metrics.json`; all others are details of the task, by split."""
-LOCATION_KEYS = ("train.run", "train.cache_folder", "train.cache_limit", "train.keep_checkpoint")
+LOCATION_KEYS = (
+    "train.run", "train.cache_folder", "train.cache_limit", "train.keep_checkpoint",
+    "train.loggers",
+)  # fmt: skip
 """Recipe keys that do not affect the result."""
 AUTO_OPTIONS = ("precision", "activation_checkpointing")
 """Options of `train` that can be `auto`; the run's recipe has the choice."""
@@ -65,6 +71,11 @@ class RunDir:
     def examples(self) -> Path:
         """The best and worst validation windows."""
         return self.path / "examples.npz"
+
+    @property
+    def trackers(self) -> Path:
+        """The runs of experiment trackers that belong to this run, see `Trackers`."""
+        return self.path / "trackers.json"
 
     @property
     def test_windows(self) -> Path:
@@ -312,7 +323,7 @@ def changed_values(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[st
 
     `LOCATION_KEYS` are ignored. If the kind of a section changed, its other keys are not listed.
     """
-    old, new = _flatten(dict(before)), _flatten(dict(now))
+    old, new = flatten_keys(dict(before)), flatten_keys(dict(now))
     changed = [
         key
         for key in sorted(old.keys() | new.keys())
@@ -326,12 +337,13 @@ def changed_values(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[st
     ]
 
 
-def _flatten(values: Any, prefix: str = "") -> dict[str, Any]:
+def flatten_keys(values: Any, prefix: str = "") -> dict[str, Any]:
+    """Values of nested sections by full key, such as `train.lr`."""
     if not isinstance(values, dict):
         return {prefix: values}
     flat: dict[str, Any] = {}
     for key, value in values.items():
-        flat |= _flatten(value, f"{prefix}.{key}" if prefix else key)
+        flat |= flatten_keys(value, f"{prefix}.{key}" if prefix else key)
     return flat
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.loggers import Logger
 
 from geotune.config import TrainOptions
 from geotune.data.datamodule import DataModule
@@ -113,6 +114,7 @@ def fit(
     adapt_checkpointing: bool = False,
     stop: bool = False,
     teacher: Teacher | None = None,
+    trackers: Sequence[Logger] = (),
 ) -> TrainerResult:
     """Train, or resume from the checkpoint of the run folder.
 
@@ -134,6 +136,7 @@ def fit(
             or if the estimate exceeds the free memory.
         stop: train no further epoch.
         teacher: what the model learns from besides the labels; released before the training.
+        trackers: further loggers.
 
     Raises `GeotuneError` for incompatible settings, a loss that is not finite, and if memory runs
     out with the smallest micro-batch.
@@ -146,7 +149,7 @@ def fit(
     )
     epoch_start = _EpochStart(checkpointer, train)
     trainer = make_trainer(
-        train, run_dir, [checkpointer, epoch_start, *callbacks, _CheckFiniteLoss()]
+        train, run_dir, [checkpointer, epoch_start, *callbacks, _CheckFiniteLoss()], trackers
     )
     world, rank = trainer.world_size, trainer.global_rank
     micro = micro_batch_size(train.batch_size, train.accumulate_steps, world)

@@ -22,6 +22,11 @@ def nfc(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its type if it has none."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
 def duration(seconds: float) -> str:
     """Seconds as `0.8 s`, `42 s`, `12 min 5 s` or `3 h 20 min`."""
     if seconds < 10:
