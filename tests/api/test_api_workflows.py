@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import geopandas
 import numpy as np
 import pytest
 import rasterio
@@ -255,6 +256,22 @@ def test_predict_notes_images_that_match_in_another_case(
     first, second = predict(run, [f"{tmp_path}/*.tif"], tmp_path / "maps", **options)
     [note] = first.notes
     assert "1 image" in note and "C.TIF" in note and second.notes == ()
+
+
+def test_predict_writes_polygons_in_further_formats(
+    run: Path, tiny_scenes: Path, tmp_path: Path
+) -> None:
+    scenes = [tiny_scenes / "scenes" / f"{name}.tif" for name in "cd"]
+    formats: Any = ["parquet", "coco"]
+    first, second = predict(run, scenes, tmp_path, formats=formats, device="cpu")
+    assert first.files[-2:] == [tmp_path / "c_polygons.parquet", tmp_path / "polygons.coco.json"]
+    tables = [geopandas.read_parquet(tmp_path / f"{name}_polygons.parquet") for name in "cd"]
+    annotations = json.loads((tmp_path / "polygons.coco.json").read_text())["annotations"]
+    assert [len(table) for table in tables] == [first.polygons, second.polygons]  # type: ignore[attr-defined]
+    areas = [item["area"] * 100 for item in annotations]  # pixels of 10 m
+    assert areas == pytest.approx([area for table in tables for area in table["area_m2"]])
+    with raises("option-not-applicable", mentions=["--format coco", "without polygons"]):
+        predict(run, scenes, tmp_path, formats=["coco"], polygons=False)
 
 
 def test_predict_reads_one_file_per_band(run: Path, tiny_scenes: Path, tmp_path: Path) -> None:

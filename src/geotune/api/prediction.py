@@ -17,6 +17,7 @@ from geotune.data.scenes.open_scenes import list_scenes, missed_images, open_ras
 from geotune.data.scenes.quality import with_quality
 from geotune.errors import GeotuneError
 from geotune.factory.build_data import require_dates
+from geotune.inference.further_formats import FeatureFormat, FurtherFormats, Shape
 from geotune.inference.polygon_writer import PolygonOptions
 from geotune.utils.progress import ALL_MODULES, OnProgress, ignore_progress, loading_libraries
 
@@ -77,6 +78,7 @@ def predict(
     threshold: float | str | Mapping[str, float | str] | None = None,
     score: float | None = None,
     qgis: bool = True,
+    formats: Sequence[FeatureFormat] = (),
     weights: Path | str | None = None,
     backbone: str | None = None,
     method: str | None = None,
@@ -120,6 +122,8 @@ def predict(
         score: minimum score of objects; by default the score of each class with the best F1 in
             validation.
         qgis: also write a QGIS style beside each file, and a project of each scene.
+        formats: also write objects or polygons as `parquet` (GeoParquet, one per scene) or `coco`
+            (COCO JSON in pixels, one of all scenes).
         weights: of the backbone, if they moved since the training.
         backbone: as in `load_adapter`.
         method: as in `load_adapter`.
@@ -188,6 +192,7 @@ def predict(
             "--tta or --ensemble a score is the mean over all predictions; remove --uncertainty",
             code="option-not-applicable",
         )
+    layer = _feature_layer(formats, kind, polygons, run)
     polygon_options = PolygonOptions(min_area, simplify, right_angles)
     if kind != "classes" or not polygons:
         _refuse_polygon_options(polygon_options, run, kind)
@@ -238,12 +243,30 @@ def predict(
 
     options["overlap"] = overlap
     results: list[Predicted] = []
-    for name, source in sources.items():
-        scene_notes = [*(missed if not results else ()), *notes({name: source})]
-        windows = WindowOptions(**options, on_progress=partial(on_progress, name))
-        result = write(model, source, out, windows, name=name, qgis=qgis)
-        results.append(_with_notes(result, scene_notes))
+    shape: Shape = "polygons" if kind == "classes" else getattr(built.task, "boxes", "horizontal")
+    with FurtherFormats(formats, out, layer, built.task.classes, shape) as further:
+        for name, source in sources.items():
+            scene_notes = [*(missed if not results else ()), *notes({name: source})]
+            windows = WindowOptions(**options, on_progress=partial(on_progress, name))
+            result = write(model, source, out, windows, name=name, qgis=qgis)
+            if formats:
+                package = out / f"{name}_{layer}.gpkg"
+                written: Any = result
+                result = replace(written, further_paths=further.add(package, source, name))
+            results.append(_with_notes(result, scene_notes))
     return results
+
+
+def _feature_layer(formats: Sequence[FeatureFormat], kind: str, polygons: bool, run: Path) -> str:
+    """The layer of the GeoPackages. Raises `GeotuneError` for formats if there are none."""
+    if formats and not (kind == "objects" or (kind == "classes" and polygons)):
+        raise GeotuneError(
+            f"--format {' '.join(formats)}: only for objects and polygons, but {run} "
+            + ("is predicted without polygons" if kind == "classes" else f"predicts {kind}")
+            + "; remove the option",
+            code="option-not-applicable",
+        )
+    return "objects" if kind == "objects" else "polygons"
 
 
 def _with_notes(result: Any, notes: Sequence[str]) -> Predicted:

@@ -28,6 +28,7 @@ def predict(
     threshold: list[str] | None = None,
     score: float | None = None,
     qgis: bool = True,
+    formats: Annotated[list[Literal["parquet", "coco"]] | None, Parameter(name="--format")] = None,
     bands: list[str] | None = None,
     nodata: float | None = None,
     quality: str | None = None,
@@ -87,6 +88,9 @@ def predict(
         Minimum score of objects; by default the score with the best F1 in validation.
     qgis
         Also write a QGIS style beside each file, and a QGIS project of each scene.
+    formats
+        Also write objects or polygons as GeoParquet (parquet), or all scenes into one COCO JSON in
+        pixels (coco), for annotation tools; repeat it for both.
     bands
         Band names in file order, if the files do not contain them.
     nodata
@@ -132,6 +136,7 @@ def predict(
             threshold=None if threshold is None else ",".join(threshold),
             score=score,
             qgis=qgis,
+            formats=formats or (),
             weights=weights,
             backbone=backbone,
             method=method,

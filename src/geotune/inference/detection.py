@@ -47,6 +47,7 @@ class SceneDetections:
         seconds: wall time.
         objects: number of objects of each class.
         notes: for the user.
+        further_paths: files in further formats, see `FurtherFormats`.
     """
 
     name: str
@@ -57,12 +58,14 @@ class SceneDetections:
     seconds: float
     objects: dict[str, int]
     notes: tuple[str, ...]
+    further_paths: tuple[Path, ...] = ()
 
     @property
     def files(self) -> list[Path]:
         """The written files."""
         others = (self.text_path, self.project_path)
-        return [self.package_path, *(path for path in others if path is not None)]
+        written = [path for path in others if path is not None]
+        return [self.package_path, *written, *self.further_paths]
 
     @property
     def summary(self) -> str:

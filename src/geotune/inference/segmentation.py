@@ -55,6 +55,7 @@ class ClassMap:
         nodata_pixels: number of pixels without data.
         polygons: number of polygons; None if they were not requested.
         notes: for the user.
+        further_paths: files in further formats, see `FurtherFormats`.
     """
 
     name: str
@@ -69,6 +70,7 @@ class ClassMap:
     nodata_pixels: int
     polygons: int | None
     notes: tuple[str, ...]
+    further_paths: tuple[Path, ...] = ()
 
     @property
     def files(self) -> list[Path]:
@@ -79,7 +81,8 @@ class ClassMap:
             self.polygons_path,
             self.project_path,
         )
-        return [self.classes_path, *(path for path in others if path is not None)]
+        written = [path for path in others if path is not None]
+        return [self.classes_path, *written, *self.further_paths]
 
     @property
     def summary(self) -> str:

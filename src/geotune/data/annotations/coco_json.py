@@ -28,6 +28,7 @@ from geotune.data.annotations.parsing import (
     SELF_INTERSECTING,
     box_corners,
     check_image_size,
+    rotated,
     row_error,
     self_intersects,
 )
@@ -61,7 +62,8 @@ class _Index:
 def read_coco(path: Path, raster: RasterSource, options: AnnotationOptions) -> ParsedAnnotations:
     """Objects of one image; `iscrowd` and `ignore` mean difficult.
 
-    Oriented boxes are those around polygons and masks. Raises `GeotuneError` for an image that is
+    Oriented boxes are those around polygons and masks, or `bbox` turned by
+    `attributes.rotation`. Raises `GeotuneError` for an image that is
     not listed.
     """
     index = _read_index(path, path.stat().st_mtime_ns)
@@ -128,6 +130,9 @@ def _annotation(
     if box in (None, []) and not outlines:
         raise row_error(path, location, "has neither bbox nor segmentation; expected one of them")
     no_box = box is None or (isinstance(box, list) and not any(box[2:]))
+    if no_box and not outlines and (point := _keypoint(path, location, item)) is not None:
+        reach = options.point_pixels(raster) / 2
+        outlines = [box_corners(*(point - reach), *(point + reach))]
     if not no_box:  # tools leave empty masks beside a box
         outlines = [outline for outline in outlines if np.ptp(outline, axis=0).any()]
     note = ""
@@ -135,8 +140,9 @@ def _annotation(
         points = np.concatenate(outlines)
         note = SELF_INTERSECTING if any(self_intersects(outline) for outline in outlines) else ""
     else:
-        points = _box(path, location, box)
-        note = NO_OUTLINE if options.oriented else ""
+        rotation = _rotation(path, location, item)
+        points = rotated(_box(path, location, box), rotation or 0.0)
+        note = NO_OUTLINE if options.oriented and rotation is None else ""
     difficult = any(as_integer(item.get(name)) for name in ("iscrowd", "ignore"))
     return Annotation(points, location, categories[category], difficult, note)
 
@@ -152,6 +158,21 @@ def _box(path: Path, location: str, box: Any) -> NDArray[np.float64]:
             f"found a bbox of width {width:g} and height {height:g}, expected at least 0",
         )
     return box_corners(left, top, left + width, top + height)
+
+
+def _rotation(path: Path, location: str, item: Mapping[str, Any]) -> float | None:
+    """Degrees by which tools such as CVAT turn the box clockwise; None if they are not given."""
+    attributes = item.get("attributes")
+    value = attributes.get("rotation") if isinstance(attributes, dict) else None
+    return None if value is None else float(parse_numbers([value], path, f"{location} rotation")[0])
+
+
+def _keypoint(path: Path, location: str, item: Mapping[str, Any]) -> NDArray[np.float64] | None:
+    """The point `(2)` of an object that has no other keypoint."""
+    values = item.get("keypoints")
+    if not isinstance(values, list) or len(values) != 3:
+        return None
+    return parse_numbers(values, path, f"{location} keypoints")[:2]
 
 
 def _outlines(

@@ -27,6 +27,15 @@ def box_corners(left: float, top: float, right: float, bottom: float) -> NDArray
     return np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
 
 
+def rotated(corners: NDArray[np.float64], degrees: float) -> NDArray[np.float64]:
+    """Corners `(4, 2)` of a box, turned clockwise in the image about its centre."""
+    if degrees == 0:
+        return corners
+    angle, centre = np.deg2rad(degrees), corners.mean(axis=0)
+    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    return np.asarray((corners - centre) @ turn + centre)
+
+
 def self_intersects(points: NDArray[np.float64]) -> bool:
     """Whether an outline `(n, 2)` intersects itself; False for outlines without an area."""
     if len(points) < 4 or not np.isfinite(points).all():
