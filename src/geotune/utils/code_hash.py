@@ -20,7 +20,7 @@ def hash_code(*names: str) -> str:
 
 def training_code() -> str:
     """A short hash of the code that a training may run: no commands, pages or comparisons."""
-    others = {"__main__.py", "bench", "cli", "inference", "info.py", "report"}
+    others = {"__main__.py", "bench", "cli", "inference", "info.py", "report", "terratorch"}
     names = [p.name for p in sorted(ROOT.iterdir()) if p.is_dir() or p.suffix == ".py"]
     return hash_code(*(name for name in names if name not in others))[:12]
 
