@@ -13,6 +13,8 @@ import rasterio
 import yaml
 from rasterio.transform import from_origin
 
+from helpers.hub_server import Hub, running_hub
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -133,6 +135,13 @@ def tiny_recipe(tmp_path: Path, tiny_values: Callable[..., dict[str, Any]]) -> C
         return path
 
     return write
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
+    """An empty hub on this machine, see `running_hub`; its cache is `hub_cache`."""
+    with running_hub(monkeypatch, tmp_path / "hub_cache") as server:
+        yield server
 
 
 # ---------------------------------------------------------------- backbones

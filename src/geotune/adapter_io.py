@@ -7,7 +7,6 @@ up. Loading them cannot run code.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,6 +25,7 @@ from geotune.adapter_config import (
 )
 from geotune.backbones.base import Backbone
 from geotune.errors import GeotuneError
+from geotune.hub.manifest import file_hash
 from geotune.methods.core.injection import is_inserted
 from geotune.model import Model
 from geotune.types import Normalization
@@ -111,12 +111,6 @@ def save_tensors(
             dict(metadata) if metadata else None,
         )
         incomplete.chmod(mode)
-
-
-def file_hash(path: Path) -> str:
-    """The SHA-256 of a file, read in pieces."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def save_adapter(

@@ -123,6 +123,13 @@ ERROR_CODES: dict[str, str] = {
     "run-in-use": "another process uses the run folder",
     "tracker-failed": "an experiment tracker of train.loggers cannot be used",
     "device-missing": "the requested accelerator does not exist on this machine",
+    # --- the hub ---
+    "hub-name": "the name of a repository on the hub is malformed, or a local folder is needed",
+    "hub-unavailable": "the hub cannot be reached, or answers with an error",
+    "hub-not-found": "the hub has no repository or revision of this name, or it is private",
+    "hub-unauthorized": "the hub does not let this account read or write the repository",
+    "hub-invalid": "a repository lacks a file of geotune, or a file differs from its manifest",
+    "hub-exists": "the repository has files already; --overwrite replaces them",
     # --- prediction and reports ---
     "output-exists": "a file that would be written exists",
     "output-not-writable": "a file or folder cannot be written",

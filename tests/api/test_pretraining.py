@@ -20,6 +20,7 @@ from geotune.api.starting import start_from_adapter
 from geotune.config import parse_recipe
 from geotune.factory.build_data import build_data
 from geotune.factory.build_model import build_training, load_adapter
+from geotune.hub.download import adapter_source
 from helpers.errors import raises
 
 Values = Callable[..., dict[str, Any]]
@@ -247,7 +248,7 @@ def test_a_side_network_starts_from_its_pretraining(values: Values, tmp_path: Pa
     )
     built = build_training(later, build_data(later).statistics)
     before = {name: p.detach().clone() for name, p in built.model.named_parameters()}
-    note = start_from_adapter(built, later, run.run)
+    note = start_from_adapter(built, later, adapter_source(run.run))
     taken = load_file(run.run / "adapter.safetensors")
     assert any(name.startswith("projections.") for name in taken)
     for name, parameter in built.model.named_parameters():
@@ -275,7 +276,7 @@ def test_principal_components_of_the_start_are_kept(values: Values, tmp_path: Pa
     later = parse_recipe(values({"method": method}))
     data = build_data(later)
     built = build_training(later, data.statistics)
-    start_from_adapter(built, later, run.run)
+    start_from_adapter(built, later, adapter_source(run.run))
     before = built.model.encoder.reader.get_parameter("down.0.weight").detach().clone()
     built.model.calibrate_on(data.train)
     assert torch.equal(built.model.encoder.reader.get_parameter("down.0.weight"), before)

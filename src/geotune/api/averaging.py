@@ -14,6 +14,7 @@ from torch import Tensor
 from geotune.adapter_config import AdapterConfig, TrainingImages, load_adapter_config
 from geotune.adapter_io import read_tensors, write_adapter
 from geotune.errors import GeotuneError
+from geotune.hub.download import adapter_source
 from geotune.training.run_dir import changed_values
 from geotune.utils.text import join_some
 
@@ -57,7 +58,8 @@ def average(
     Thresholds that were chosen on the validation data of one adapter are left out.
 
     Args:
-        adapters: run folders or folders with `adapter.json` and `adapter.safetensors`, two or more.
+        adapters: run folders, folders with `adapter.json` and `adapter.safetensors`, or adapters on
+            the hub, `hub:ORG/NAME[@REVISION]`; two or more.
         out: folder for the average.
         weights: the number of training images of each adapter, or shares of sum 1; equal by
             default.
@@ -65,7 +67,7 @@ def average(
     Raises `GeotuneError` for adapters of other base weights or recipes, for other normalisations,
     for weights that do not fit, and if `out` contains an adapter.
     """
-    folders, target = [Path(folder) for folder in adapters], Path(out)
+    folders, target = [adapter_source(each).folder for each in adapters], Path(out)
     shares = _shares(weights, len(folders))
     configs = [load_adapter_config(folder) for folder in folders]
     for folder, config in zip(folders[1:], configs[1:], strict=True):

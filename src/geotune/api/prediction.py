@@ -18,6 +18,7 @@ from geotune.data.scenes.quality import with_quality
 from geotune.errors import GeotuneError
 from geotune.factory.build_data import require_dates
 from geotune.inference.further_formats import FeatureFormat, FurtherFormats, Shape
+from geotune.hub.download import AdapterSource, adapter_source
 from geotune.inference.polygon_writer import PolygonOptions
 from geotune.utils.progress import ALL_MODULES, OnProgress, ignore_progress, loading_libraries
 
@@ -94,7 +95,8 @@ def predict(
     scene, or one table of all images. A run trained at a `data.resolution` maps at that resolution.
 
     Args:
-        run: run folder, or folder with `adapter.json` and `adapter.safetensors`.
+        run: run folder, folder with `adapter.json` and `adapter.safetensors`, or an adapter on the
+            hub, `hub:ORG/NAME[@REVISION]`.
         scenes: one or several paths or patterns; `MODALITY=pattern` for several modalities.
         out: output folder.
         window: window side in pixels; by default as in training.
@@ -136,7 +138,8 @@ def predict(
 
     Raises `GeotuneError` before anything is written if a scene does not fit the model.
     """
-    run, out = Path(run), Path(out)
+    source = adapter_source(run)
+    run, out = source.folder, Path(out)
     patterns = [*map(str, [scenes] if isinstance(scenes, Path | str) else scenes)]
     adapter_config = load_adapter_config(run)
     if adapter_config.sections["task"].get("kind") == "reconstruct":
@@ -169,17 +172,16 @@ def predict(
         from geotune.api.environment import pick_device
         from geotune.factory.build_model import load_adapter, score_thresholds
 
-    built = load_adapter(run, weights, backbone=backbone, method=method)
+    models = [source, *map(adapter_source, ensemble)]
+    hub_models = [f"model: {model}" for model in models if model.reference is not None]
+    built = load_adapter(source, weights, backbone=backbone, method=method)
     require_dates(sources, built.backbone.timesteps)
     kind = built.task.output_kind
     others = [
         load_adapter(
-            _checked_member(Path(each), run, adapter_config),
-            weights,
-            backbone=backbone,
-            method=method,
+            _checked_member(each, source, adapter_config), weights, backbone=backbone, method=method
         )
-        for each in ensemble
+        for each in models[1:]
     ]
     if probabilities and kind != "classes":
         raise GeotuneError(
@@ -222,8 +224,8 @@ def predict(
     def notes(of: dict[str, RasterSource]) -> list[str]:
         means = [f"means of {len(members)} predictions: {members}"] if len(members) > 1 else []
         if settings.images is None:
-            return means
-        return [*means, *compare_images(of, settings.images)]
+            return [*hub_models, *means]
+        return [*hub_models, *means, *compare_images(of, settings.images)]
 
     if kind == "table":
         table_notes = [*missed, *notes(sources)]
@@ -283,9 +285,11 @@ def _by_modality(scenes: Sequence[str]) -> Patterns:
     return list(scenes)
 
 
-def _checked_member(folder: Path, run: Path, first: AdapterConfig) -> Path:
+def _checked_member(
+    source: AdapterSource, run: AdapterSource, first: AdapterConfig
+) -> AdapterSource:
     """A further run of an ensemble. Raises `GeotuneError` if it answers another question."""
-    config = load_adapter_config(folder)
+    config = load_adapter_config(source.folder)
     tasks = [
         {key: each.sections["task"].get(key) for key in ("kind", "classes", "boxes", "level")}
         for each in (first, config)
@@ -304,12 +308,12 @@ def _checked_member(folder: Path, run: Path, first: AdapterConfig) -> Path:
         problem = f"its backbone takes {config.metadata}, not {first.metadata}"
     if problem:
         raise GeotuneError(
-            f"--ensemble {folder}: cannot be averaged with {run}: {problem}; name runs of one "
+            f"--ensemble {source}: cannot be averaged with {run}: {problem}; name runs of one "
             "task, with the same classes, bands and resolution",
             code="ensemble-mismatch",
-            file=folder,
+            file=source.folder,
         )
-    return folder
+    return source
 
 
 def _spread(task: Any, members: int, run: Path) -> Spread:

@@ -19,6 +19,7 @@ from geotune.config import Recipe, load_recipe
 from geotune.data.scenes.scene import Scene
 from geotune.errors import GeotuneError
 from geotune.factory.build_data import open_data
+from geotune.hub.download import adapter_source
 from geotune.training.run_dir import RunDir
 
 if TYPE_CHECKING:
@@ -244,10 +245,10 @@ def load_adapter(
     backbone: str | None = None,
     method: str | None = None,
 ) -> TrainedModel:
-    """Load a trained model from a run folder or from a folder with the two adapter files.
+    """Load a trained model from a run folder, a folder with the two adapter files, or the hub.
 
     Args:
-        folder: with `adapter.json` and `adapter.safetensors`.
+        folder: with `adapter.json` and `adapter.safetensors`, or `hub:ORG/NAME[@REVISION]`.
         weights: of the backbone, if they moved since the training.
         backbone: name of a backbone that is a Python file of yours; it confirms that its code may
             run, which an adapter alone cannot request.
@@ -258,8 +259,9 @@ def load_adapter(
     """
     from geotune.factory.build_model import load_adapter as load
 
-    built = load(folder, weights, backbone=backbone, method=method)
-    return TrainedModel(built, load_adapter_config(Path(folder)).prediction)
+    source = adapter_source(folder)
+    built = load(source, weights, backbone=backbone, method=method)
+    return TrainedModel(built, load_adapter_config(source.folder).prediction)
 
 
 def open_scenes(recipe: RecipeLike, overrides: Sequence[str] = ()) -> list[Scene]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from geotune.adapter_config import AdapterConfig, load_adapter_config
@@ -11,44 +10,45 @@ from geotune.config import Recipe
 from geotune.config.task_options import ReconstructOptions
 from geotune.errors import GeotuneError
 from geotune.factory.build_model import BuiltModel
+from geotune.hub.download import AdapterSource
 from geotune.utils.text import join_some, pluralize
 
 
-def start_from_adapter(built: BuiltModel, recipe: Recipe, folder: Path) -> str | None:
+def start_from_adapter(built: BuiltModel, recipe: Recipe, source: AdapterSource) -> str | None:
     """Load the trained tensors of a run or an adapter into the model of a recipe.
 
     Of a pretraining, those of the method are taken, not those of its decoder: the returned note
     says which. Raises `GeotuneError` if they belong to another backbone, method or model.
     """
-    config = load_adapter_config(folder)
+    config = load_adapter_config(source.folder)
     pretrained = config.sections["task"].get("kind") == "reconstruct"
     if pretrained and not isinstance(recipe.task, ReconstructOptions):
-        return _start_from_pretraining(built, recipe.method.kind, folder, config)
-    load_whole_adapter(built, folder)
+        return _start_from_pretraining(built, recipe.method.kind, source, config)
+    load_whole_adapter(built, source)
     return None
 
 
-def load_whole_adapter(built: BuiltModel, folder: Path) -> None:
+def load_whole_adapter(built: BuiltModel, source: AdapterSource) -> None:
     """Load all trained tensors of a run or an adapter into the model of a recipe.
 
     Raises `GeotuneError` if they belong to another backbone or model.
     """
-    config = load_adapter_config(folder)
-    check_base_model(built.backbone, config, folder)
+    config = load_adapter_config(source.folder)
+    check_base_model(built.backbone, config, source.folder)
     load_adapter_state(
         built.model,
-        read_tensors(folder, config),
-        f"train.start_from {folder}",
+        read_tensors(source.folder, config),
+        f"train.start_from {source}",
         expected_by="the recipe",
         advice="start from an adapter with the recipe's method, decoder and classes",
     )
 
 
 def _start_from_pretraining(
-    built: BuiltModel, kind: str, folder: Path, config: AdapterConfig
+    built: BuiltModel, kind: str, source: AdapterSource, config: AdapterConfig
 ) -> str:
-    check_base_model(built.backbone, config, folder)
-    state = read_tensors(folder, config)
+    check_base_model(built.backbone, config, source.folder)
+    state = read_tensors(source.folder, config)
     own = {n: t for n, t in adapter_state(built.model).items() if n.startswith("encoder.")}
     shared = {name: tensor for name, tensor in state.items() if name in own}
     before: Any = config.sections["method"].get("kind")
@@ -62,17 +62,17 @@ def _start_from_pretraining(
         problem = f"has tensors of another shape: {join_some(other, 5)}"
     if problem:
         raise GeotuneError(
-            f"train.start_from {folder}: {problem}; use the method and its options of the "
+            f"train.start_from {source}: {problem}; use the method and its options of the "
             "pretraining",
             code="adapter-mismatch",
             key="method.kind" if before != kind else "train.start_from",
-            file=folder,
+            file=source.folder,
         )
     built.model.load_state_dict(shared, strict=False)
     left = sorted({_part(name) for name in state.keys() - shared.keys()})
     new = sorted({_part(name) for name in own.keys() - shared.keys()})
     note = (
-        f"train.start_from {folder}: {pluralize(len(shared), 'tensor')} of {kind} taken from its "
+        f"train.start_from {source}: {pluralize(len(shared), 'tensor')} of {kind} taken from its "
         f"pretraining ({sum(t.numel() for t in shared.values()):,} numbers)"
     )
     if left:

@@ -12,6 +12,7 @@ from geotune.api.recipes import OnMessage, RecipeLike, as_recipe, ignore_message
 from geotune.config import TrainOptions, load_recipe
 from geotune.errors import GeotuneError
 from geotune.factory.build_data import build_data
+from geotune.hub.download import adapter_source
 from geotune.training.run_dir import RunDir
 from geotune.training.trackers import Trackers
 from geotune.utils.headline import headline
@@ -127,7 +128,7 @@ def validate(
 
     parsed, _ = resolve_recipe(parsed, data)
     built = build_training(parsed, data.statistics, data.class_counts["train"])
-    load_whole_adapter(built, Path(adapter))
+    load_whole_adapter(built, adapter_source(adapter))
     device = pick_device(parsed.train.accelerator)
     evaluate_windows = _evaluator(
         built.model, built.task, parsed.train, device, on_message, on_progress

@@ -24,6 +24,7 @@ from geotune.data.datamodule import DataModule
 from geotune.factory.build_model import BuiltModel, adapter_sections, build_training, resolve_recipe
 from geotune.factory.prediction_settings import prediction_settings
 from geotune.feature_cache.build_cache import cache_notes
+from geotune.hub.download import adapter_source
 from geotune.inference.input_check import training_images
 from geotune.report.from_run import choose_examples, make_report, page_name
 from geotune.report.page import write_report
@@ -99,8 +100,11 @@ def train(
         teacher = open_teacher(recipe.distill, built, data)
     own_notes = [*data.notes, *resolved_notes, *built.notes]
     if recipe.train.start_from is not None and not folder.has_checkpoint:
-        note = start_from_adapter(built, recipe, recipe.train.start_from)
+        start = adapter_source(recipe.train.start_from)
+        note = start_from_adapter(built, recipe, start)
         own_notes += [] if note is None else [note]
+        if start.reference is not None:
+            own_notes.append(f"train.start_from: {start}")
     if note := layer_decay_note(built.model, recipe.train.layer_decay):
         own_notes.append(note)
     if recipe.train.cache != "none":

@@ -92,9 +92,12 @@ def read_header(path: Path) -> ContinuedWeights | None:
 
 
 def build_continued(
-    build: Callable[[BackboneSpec], Backbone], spec: BackboneSpec, weights: ContinuedWeights
+    build: Callable[[BackboneSpec], Backbone],
+    spec: BackboneSpec,
+    weights: ContinuedWeights,
+    origin: str,
 ) -> Backbone:
-    """Build the backbone of `spec.weights`, which `weights` describes.
+    """Build the backbone of `spec.weights`, which `weights` describes and which are from `origin`.
 
     Raises `GeotuneError` if it is another model or was pretrained with other bands.
     """
@@ -115,7 +118,7 @@ def build_continued(
     backbone.random_weights = False
     backbone.licence = weights.licence
     backbone.source = (
-        f"{path}: {weights.source}, whose pretraining was continued with method.kind "
+        f"{origin}: {weights.source}, whose pretraining was continued with method.kind "
         f"{weights.method}"
     )
     backbone.normalization = Normalization(spec.bands, weights.offset, weights.scale)

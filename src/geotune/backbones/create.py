@@ -17,6 +17,7 @@ from geotune.backbones.spec import BackboneSpec, Bands
 from geotune.config.backbone_options import BackboneOptions, Combine, Metadata
 from geotune.config.error_messages import invalid_options
 from geotune.errors import GeotuneError
+from geotune.hub.download import backbone_file
 from geotune.registry import BACKBONE_PROVIDERS
 
 
@@ -41,8 +42,8 @@ def backbone(
         name: provider and model.
         bands: band names in the order of the image channels, or their number; by modality for
             models of several.
-        weights: a local file or folder in the provider's format, or `backbone.safetensors` of
-            `geotune pretrain`.
+        weights: a local file or folder in the provider's format, `backbone.safetensors` of
+            `geotune pretrain`, or `hub:ORG/NAME[@REVISION]`, to which such a backbone was pushed.
         pretrained: false for random weights.
         patch_size: in pixels, for models with a flexible patch.
         timesteps: number of dates of an image, for models with a time axis.
@@ -91,12 +92,23 @@ def build_backbone(options: BackboneOptions, bands: Sequence[str] | None = None)
             key="backbone.name",
         )
     spec = BackboneSpec.from_options(options, bands)
+    origin = str(spec.weights)
+    if spec.weights is not None:
+        path, reference = backbone_file(spec.weights)
+        spec, origin = spec.model_copy(update={"weights": path}), str(reference or path)
+        if reference is not None and read_header(path) is None:
+            raise GeotuneError(
+                f"{reference}: {path.name} does not say which model it belongs to, so geotune "
+                "pretrain did not write it; name another repository",
+                code="hub-invalid",
+                key="backbone.weights",
+            )
     build: Callable[[BackboneSpec], Backbone] = BACKBONE_PROVIDERS[provider].load()
     # random weights must be reproducible, or an adapter could not be loaded in another process
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         continued = None if spec.weights is None else read_header(spec.weights)
-        return build(spec) if continued is None else build_continued(build, spec, continued)
+        return build(spec) if continued is None else build_continued(build, spec, continued, origin)
 
 
 def model_info(name: str) -> ModelInfo | None:

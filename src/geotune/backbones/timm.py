@@ -25,10 +25,10 @@ from geotune.backbones.weights import (
     download_error,
     load_weights,
     not_published_error,
-    quiet_hub,
     read_state_dict,
 )
 from geotune.errors import GeotuneError
+from geotune.hub.connection import quiet_hub
 from geotune.types import Tap
 
 _INPUT_OPTIONS: tuple[dict[str, Any], ...] = (

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import difflib
-import logging
-import socket
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
-from urllib.request import getproxies
 
 import torch
 from safetensors.torch import load_file
@@ -19,6 +15,7 @@ from geotune.backbones.bands import canonical_band
 from geotune.backbones.checkpoint_keys import missing_keys, strip_prefix
 from geotune.backbones.spec import BackboneSpec
 from geotune.errors import GeotuneError, check_exists
+from geotune.hub.connection import quiet_hub, reachable
 
 _RGB = ("B04", "B03", "B02")
 
@@ -110,7 +107,7 @@ def download_url(spec: BackboneSpec, url: str) -> Path:
     path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(url).path).name
     if not path.is_file():
         try:
-            if not _reachable(url):
+            if not reachable(url):
                 raise OSError(f"{urlsplit(url).hostname} cannot be reached")
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(url, str(path), progress=False)
@@ -162,37 +159,6 @@ def download_error(spec: BackboneSpec, source: str, error: Exception) -> Geotune
         code="weights-unavailable",
         key="backbone.weights",
     )
-
-
-def _reachable(url: str) -> bool:
-    """Whether a host accepts connections within 5 s; assumed behind a proxy."""
-    if getproxies().get("https"):
-        return True
-    try:
-        socket.create_connection((urlsplit(url).hostname, 443), timeout=5).close()
-    except OSError:
-        return False
-    return True
-
-
-@contextmanager
-def quiet_hub() -> Iterator[None]:
-    """No log lines; without internet access no retries, only cached weights."""
-    from huggingface_hub import constants
-
-    loggers = [logging.getLogger(name) for name in ("timm", "huggingface_hub")]
-    levels = [logger.level for logger in loggers]
-    offline = constants.HF_HUB_OFFLINE
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
-    if not _reachable(constants.ENDPOINT):
-        constants.HF_HUB_OFFLINE = True
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = offline
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 def fill_missing_norm(state: dict[str, Tensor], model: nn.Module) -> tuple[str, ...]:

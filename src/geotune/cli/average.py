@@ -25,7 +25,8 @@ def average(
     Parameters
     ----------
     adapters
-        Run folders, or folders with adapter.json and adapter.safetensors, two or more.
+        Run folders, folders with adapter.json and adapter.safetensors, or hub:ORG/NAME[@REVISION];
+        two or more.
     out_dir
         Folder for the average.
     weights

@@ -37,8 +37,8 @@ def fit(
     overrides
         Changes, such as method.kind=lora train.epochs=5.
     start_from
-        Start from the trained tensors of this run or adapter, also of geotune pretrain:
-        train.start_from.
+        Start from the trained tensors of this run or adapter, also of geotune pretrain or
+        hub:ORG/NAME[@REVISION]: train.start_from.
     overwrite
         Start again and remove an earlier run from the folder.
     estimate_memory

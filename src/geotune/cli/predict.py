@@ -47,7 +47,8 @@ def predict(
     Parameters
     ----------
     run
-        A run folder, or a folder with adapter.json and adapter.safetensors.
+        A run folder, a folder with adapter.json and adapter.safetensors, or
+        hub:ORG/NAME[@REVISION].
     scenes
         GeoTIFFs or patterns; {band} for one file per band, {date} for one file per date. For
         several modalities one pattern each: S2L2A=s2/*.tif S1GRD=s1/*.tif.

@@ -22,7 +22,7 @@ class BackboneOptions(OptionsModel):
     weights: Path | None = Field(
         default=None,
         description="local file or folder with the weights; also backbone.safetensors of geotune "
-        "pretrain",
+        "pretrain, or hub:ORG/NAME[@REVISION] with one",
     )
     pretrained: bool = Field(default=True, description="false: random weights")
     bands: tuple[str, ...] | PositiveInt | dict[str, tuple[str, ...]] | None = Field(

@@ -28,8 +28,8 @@ class TrainOptions(OptionsModel):
     )
     start_from: Path | None = Field(
         default=None,
-        description="run or adapter whose trained tensors the training starts from, of the same "
-        "backbone, method, decoder and task",
+        description="run or adapter, or hub:ORG/NAME[@REVISION], whose trained tensors the "
+        "training starts from, of the same backbone, method, decoder and task",
     )
     epochs: PositiveInt = Field(
         default=20, description="rounds of data.samples windows, then validation"

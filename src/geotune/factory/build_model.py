@@ -18,6 +18,8 @@ from geotune.config.decoder_options import DecoderOptions
 from geotune.config.method_options import EstOptions, MethodOptions, PythonMethodOptions
 from geotune.config.task_options import ReconstructOptions
 from geotune.errors import GeotuneError
+from geotune.hub.download import BACKBONE, AdapterSource, adapter_source, download, pinned
+from geotune.hub.reference import is_hub_name
 from geotune.methods.create import create_method
 from geotune.metrics.class_threshold import RareClass
 from geotune.model import Model
@@ -74,6 +76,9 @@ def resolve_recipe(recipe: Recipe, data: DataModule | FileInfo) -> tuple[Recipe,
         values["wavelengths"] = data.wavelengths
         listed = ", ".join(f"{band} {length:g} um" for band, length in data.wavelengths.items())
         notes.append(f"{section.name}: using the wavelengths from the files: {listed}")
+    if section.weights is not None and is_hub_name(section.weights):
+        values["weights"] = Path(pinned(section.weights))
+        notes.append(f"backbone.weights: {values['weights']}")
     task, task_notes = _with_label_statistics(
         _with_pixel_size(recipe.task, data.gsd_m), data.label_mean_std
     )
@@ -180,7 +185,7 @@ def with_val_threshold(task: Task, details: Mapping[str, Any]) -> Task:
 
 
 def load_adapter(
-    folder: Path | str,
+    folder: AdapterSource | Path | str,
     weights: Path | str | None = None,
     *,
     backbone: str | None = None,
@@ -189,7 +194,7 @@ def load_adapter(
     """Load a trained model from a run folder or from the two files of an adapter.
 
     Args:
-        folder: contains `adapter.json` and `adapter.safetensors`.
+        folder: contains `adapter.json` and `adapter.safetensors`; also `hub:ORG/NAME[@REVISION]`.
         weights: weights of the base model, if they have moved since training.
         backbone: name of a backbone that is a Python file, to confirm that its code may run.
         method: `method.kind` of a method in a Python file, to confirm that its code may run.
@@ -197,13 +202,14 @@ def load_adapter(
     Raises `GeotuneError` for files that do not belong together, another base model, and a Python
     file that was not confirmed.
     """
-    folder = Path(folder)
+    source = folder if isinstance(folder, AdapterSource) else adapter_source(folder)
+    folder = source.folder
     config = load_adapter_config(folder)
     sections = parse_sections(config.sections, str(folder / ADAPTER_CONFIG))
     name = sections.backbone.name
     if name.partition("/")[0] == "python" and backbone is None:
         raise GeotuneError(
-            f"{folder}: the backbone is a Python file, which an adapter may not run by itself; if "
+            f"{source}: the backbone is a Python file, which an adapter may not run by itself; if "
             f"the file is yours, confirm it with --backbone {name}",
             code="adapter-code",
             key="backbone.name",
@@ -212,7 +218,7 @@ def load_adapter(
     if isinstance(sections.method, PythonMethodOptions):
         if method is None:
             raise GeotuneError(
-                f"{folder}: the method is a Python file, which an adapter may not run by itself; "
+                f"{source}: the method is a Python file, which an adapter may not run by itself; "
                 f"if the file is yours, confirm it with --method {sections.method.kind}",
                 code="adapter-code",
                 key="method.kind",
@@ -220,7 +226,8 @@ def load_adapter(
             )
         own = sections.method.model_copy(update={"kind": method})
         sections = sections.model_copy(update={"method": own})
-    changes: dict[str, Any] = {} if weights is None else {"weights": Path(weights)}
+    own_weights = _own_weights(source, sections.backbone.weights) if weights is None else weights
+    changes: dict[str, Any] = {} if own_weights is None else {"weights": Path(own_weights)}
     if backbone is not None:
         changes["name"] = backbone
     options = sections.backbone.model_copy(update=changes)
@@ -231,7 +238,7 @@ def load_adapter(
             raise
         hint = "check --weights" if weights else "give the weights of the training with --weights"
         raise GeotuneError(
-            f"{folder}: {error}; for a prediction or test, {hint}",
+            f"{source}: {error}; for a prediction or test, {hint}",
             code=error.code,
             key=error.key,
             file=error.file,
@@ -241,6 +248,28 @@ def load_adapter(
     load_adapter_state(model, read_tensors(folder, config), str(folder))
     model.eval()
     return BuiltModel(model, build_task(sections), config.normalization, list(base.notes))
+
+
+def _own_weights(source: AdapterSource, weights: Path | None) -> Path | None:
+    """The weights that an adapter names, if they are a file beside it.
+
+    Raises `GeotuneError` for those of a downloaded adapter that are files of its author.
+    """
+    if weights is None or is_hub_name(weights):
+        return weights
+    if str(weights) == BACKBONE:
+        folder = source.folder
+        if source.reference is not None:
+            folder = download(source.reference, BACKBONE).folder
+        return folder / BACKBONE if (folder / BACKBONE).is_file() else weights
+    if source.reference is not None:
+        raise GeotuneError(
+            f"{source}: was trained on weights in a file of its author ({weights.name}); give a "
+            "copy of it with --weights",
+            code="weights-unavailable",
+            key="backbone.weights",
+        )
+    return weights
 
 
 def score_thresholds(

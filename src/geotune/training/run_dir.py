@@ -14,6 +14,7 @@ from typing import Any, Literal
 from geotune.adapter_config import ADAPTER_CONFIG, TENSORS
 from geotune.config import Recipe, dump_recipe, load_recipe
 from geotune.errors import GeotuneError
+from geotune.hub.reference import is_hub_name
 from geotune.training.lock import LOCK_FILE
 from geotune.utils.atomic import write_atomically
 from geotune.utils.json_values import nan_to_none
@@ -46,6 +47,14 @@ class RunDir:
     """Paths and small files of a run."""
 
     path: Path
+
+    def __post_init__(self) -> None:
+        if is_hub_name(self.path):
+            raise GeotuneError(
+                f"{self.path}: found a name on the hub, expected a run folder on this machine; "
+                "geotune predict, average and fit --from take adapters of the hub",
+                code="hub-name",
+            )
 
     @property
     def recipe(self) -> Path:

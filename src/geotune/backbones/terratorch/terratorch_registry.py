@@ -16,8 +16,9 @@ from geotune.backbones.bands import canonical_band
 from geotune.backbones.base import Backbone, Emit, fingerprint
 from geotune.backbones.model_info import ModelInfo
 from geotune.backbones.spec import BackboneSpec
-from geotune.backbones.weights import load_weights, not_published_error, quiet_hub, read_state_dict
+from geotune.backbones.weights import load_weights, not_published_error, read_state_dict
 from geotune.errors import GeotuneError
+from geotune.hub.connection import quiet_hub
 
 SIZE_DIVISOR = 32  # a multiple of all their strides
 _BANDS = ("B02", "B03", "B04", "B8A", "B11", "B12")
