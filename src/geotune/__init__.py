@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from geotune.api.run import load_adapter as load_adapter
     from geotune.api.run import load_run as load_run
     from geotune.api.run import open_scenes as open_scenes
+    from geotune.api.sharing.push import push as push
+    from geotune.api.stac_card import card as card
     from geotune.api.testing import test as test
     from geotune.backbones.base import Backbone as Backbone
     from geotune.backbones.create import backbone as backbone
@@ -86,6 +88,7 @@ _EXPORTS = {
     "average": "geotune.api.averaging:average",
     "backbone": "geotune.backbones.create:backbone",
     "cache": "geotune.api.caching:cache",
+    "card": "geotune.api.stac_card:card",
     "check": "geotune.api.checking:check",
     "distill": "geotune.api.distilling:distill",
     "finish": "geotune.api.fitting:finish",
@@ -98,6 +101,7 @@ _EXPORTS = {
     "plot": "geotune.api.plotting:plot",
     "predict": "geotune.api.prediction:predict",
     "pretrain": "geotune.api.pretraining:pretrain",
+    "push": "geotune.api.sharing.push:push",
     "test": "geotune.api.testing:test",
     **{m.implementation.partition(":")[2]: m.implementation for m in METHODS.values()},
 }

@@ -80,6 +80,7 @@ def predict(
     score: float | None = None,
     qgis: bool = True,
     formats: Sequence[FeatureFormat] = (),
+    stac: bool = False,
     weights: Path | str | None = None,
     backbone: str | None = None,
     method: str | None = None,
@@ -126,6 +127,7 @@ def predict(
         qgis: also write a QGIS style beside each file, and a project of each scene.
         formats: also write objects or polygons as `parquet` (GeoParquet, one per scene) or `coco`
             (COCO JSON in pixels, one of all scenes).
+        stac: also write a STAC item of each scene, and that of the model, `card.json`.
         weights: of the backbone, if they moved since the training.
         backbone: as in `load_adapter`.
         method: as in `load_adapter`.
@@ -138,8 +140,8 @@ def predict(
 
     Raises `GeotuneError` before anything is written if a scene does not fit the model.
     """
-    source = adapter_source(run)
-    run, out = source.folder, Path(out)
+    adapter = adapter_source(run)
+    run, out = adapter.folder, Path(out)
     patterns = [*map(str, [scenes] if isinstance(scenes, Path | str) else scenes)]
     adapter_config = load_adapter_config(run)
     if adapter_config.sections["task"].get("kind") == "reconstruct":
@@ -172,14 +174,17 @@ def predict(
         from geotune.api.environment import pick_device
         from geotune.factory.build_model import load_adapter, score_thresholds
 
-    models = [source, *map(adapter_source, ensemble)]
+    models = [adapter, *map(adapter_source, ensemble)]
     hub_models = [f"model: {model}" for model in models if model.reference is not None]
-    built = load_adapter(source, weights, backbone=backbone, method=method)
+    built = load_adapter(adapter, weights, backbone=backbone, method=method)
     require_dates(sources, built.backbone.timesteps)
     kind = built.task.output_kind
     others = [
         load_adapter(
-            _checked_member(each, source, adapter_config), weights, backbone=backbone, method=method
+            _checked_member(each, adapter, adapter_config),
+            weights,
+            backbone=backbone,
+            method=method,
         )
         for each in models[1:]
     ]
@@ -210,6 +215,7 @@ def predict(
         "window": window or settings.window,
         "metadata": built.backbone.metadata,
     }
+    from geotune.api.prediction_items import PredictionItems
     from geotune.inference.ensemble import ORIENTATIONS, Ensemble, averaged, fused
     from geotune.inference.input_check import compare_images
 
@@ -227,11 +233,13 @@ def predict(
             return [*hub_models, *means]
         return [*hub_models, *means, *compare_images(of, settings.images)]
 
+    items = PredictionItems(models, out, built.task.classes) if stac else None
     if kind == "table":
         table_notes = [*missed, *notes(sources)]
         rows = _table_rows(cast("TableTask", built.task), spread, len(members))
         table = _write_table(model, rows, sources, out, on_progress, options)
-        return [_with_notes(table, table_notes)]
+        table = _with_notes(table, table_notes)
+        return [table if items is None else items.write(table, sources)]
     if kind == "classes":
         chosen = _class_thresholds(settings, built.task.classes, threshold)
         missed += _missed_thresholds(settings) if threshold is None else []
@@ -255,7 +263,8 @@ def predict(
                 package = out / f"{name}_{layer}.gpkg"
                 written: Any = result
                 result = replace(written, further_paths=further.add(package, source, name))
-            results.append(_with_notes(result, scene_notes))
+            result = _with_notes(result, scene_notes)
+            results.append(result if items is None else items.write(result, {name: source}))
     return results
 
 

@@ -29,6 +29,7 @@ from geotune.inference.input_check import training_images
 from geotune.report.from_run import choose_examples, make_report, page_name
 from geotune.report.page import write_report
 from geotune.report.tasks.base import find_page
+from geotune.stac.extent import extent_of
 from geotune.training.evaluate import Evaluation, evaluate
 from geotune.training.open_teacher import open_teacher
 from geotune.training.optimizer import layer_decay_note
@@ -243,6 +244,7 @@ def _finish(
             "parts": data.splits,
             "windows": {"train": len(data.train_grid), "val": len(data.val)},
             "distances_m": data.distances_m,
+            "extent": extent_of([scene.raster for scene in data.train_grid.scenes]),
             "skipped": list(data.skipped),
             "class_counts": data.class_counts,
             "unit": data.label_unit,

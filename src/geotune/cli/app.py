@@ -17,6 +17,7 @@ import geotune
 from geotune.cli.average import average
 from geotune.cli.bench import bench
 from geotune.cli.cache import cache
+from geotune.cli.card import card
 from geotune.cli.check import check
 from geotune.cli.console import err, escape
 from geotune.cli.demo import demo
@@ -27,6 +28,7 @@ from geotune.cli.list_ import list_
 from geotune.cli.plan import plan
 from geotune.cli.predict import predict
 from geotune.cli.pretrain import pretrain
+from geotune.cli.push import push
 from geotune.cli.test import test
 from geotune.cli.unpack import unpack
 from geotune.errors import GeotuneError
@@ -58,8 +60,8 @@ def _paragraphs(doc: str) -> str:
 
 
 for command in (
-    init, check, plan, pretrain, fit, finish, cache, test, predict, distill, average, bench, list_,
-    unpack, demo,
+    init, check, plan, pretrain, fit, finish, cache, test, predict, distill, average, push, card,
+    bench, list_, unpack, demo,
 ):  # fmt: skip
     command.__doc__ = _paragraphs(command.__doc__ or "")
     app.command(command, name=command.__name__.rstrip("_"))

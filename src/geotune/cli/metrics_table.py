@@ -1,4 +1,4 @@
-"""Readable metric names, and a table of metrics."""
+"""A table of metrics."""
 
 from __future__ import annotations
 
@@ -7,21 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from geotune.cli.console import escape
 from geotune.utils.headline import lowest_class
+from geotune.utils.metric_names import METRICS, score
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-METRICS = {
-    "miou": "mean IoU",
-    "iou": "IoU",
-    "f1": "F1",
-    "ap": "average precision",
-    "rmse": "RMSE",
-    "mae": "mean absolute error",
-    "r2": "R²",
-    "relative": "relative error",
-}
-"""Readable names; other metrics keep their name."""
 
 
 def metrics_table(
@@ -53,10 +42,3 @@ def metrics_table(
         for name in others:
             table.add_row(METRICS.get(name, name), score(metrics[name]))
     return table
-
-
-def score(value: float | None) -> str:
-    """A metric as text."""
-    if value is None or value != value:
-        return "–"
-    return f"{value:.3f}" if abs(value) < 100 else f"{value:.1f}"

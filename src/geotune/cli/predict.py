@@ -29,6 +29,7 @@ def predict(
     score: float | None = None,
     qgis: bool = True,
     formats: Annotated[list[Literal["parquet", "coco"]] | None, Parameter(name="--format")] = None,
+    stac: Annotated[bool, Parameter(negative="")] = False,
     bands: list[str] | None = None,
     nodata: float | None = None,
     quality: str | None = None,
@@ -92,6 +93,9 @@ def predict(
     formats
         Also write objects or polygons as GeoParquet (parquet), or all scenes into one COCO JSON in
         pixels (coco), for annotation tools; repeat it for both.
+    stac
+        Also write a STAC item of each scene (SCENE_item.json), with links to the scene and to the
+        model, whose item is card.json.
     bands
         Band names in file order, if the files do not contain them.
     nodata
@@ -138,6 +142,7 @@ def predict(
             score=score,
             qgis=qgis,
             formats=formats or (),
+            stac=stac,
             weights=weights,
             backbone=backbone,
             method=method,

@@ -6,7 +6,8 @@ import math
 from pathlib import Path
 
 from geotune.cli.console import Json, escape, message, out, print_json, show_progress
-from geotune.cli.metrics_table import METRICS, metrics_table, score
+from geotune.cli.metrics_table import metrics_table
+from geotune.utils.metric_names import METRICS, score
 
 
 def test(

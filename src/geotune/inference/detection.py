@@ -48,6 +48,7 @@ class SceneDetections:
         objects: number of objects of each class.
         notes: for the user.
         further_paths: files in further formats, see `FurtherFormats`.
+        item_path: STAC item, if one was requested.
     """
 
     name: str
@@ -59,11 +60,12 @@ class SceneDetections:
     objects: dict[str, int]
     notes: tuple[str, ...]
     further_paths: tuple[Path, ...] = ()
+    item_path: Path | None = None
 
     @property
     def files(self) -> list[Path]:
         """The written files."""
-        others = (self.text_path, self.project_path)
+        others = (self.text_path, self.project_path, self.item_path)
         written = [path for path in others if path is not None]
         return [self.package_path, *written, *self.further_paths]
 

@@ -13,16 +13,11 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-import shapely
-import shapely.affinity
-import shapely.geometry
 import torch
-from rasterio.warp import transform_geom
 from torch import Tensor, nn
 
-from geotune.data.raster.crs import WGS84, bounds, transformer
-from geotune.data.raster.longitude_axis import longitude_axis
 from geotune.data.raster.metadata import time_and_location
+from geotune.data.raster.outline import outline
 from geotune.data.raster.source import RasterSource, has_data
 from geotune.data.raster.windows import Window
 from geotune.errors import GeotuneError
@@ -48,6 +43,7 @@ class ImageTable:
         seconds: wall time.
         rows: the first `PREVIEW_ROWS` rows.
         notes: for the user.
+        item_path: STAC item, if one was requested.
     """
 
     name: str
@@ -58,11 +54,13 @@ class ImageTable:
     seconds: float
     rows: list[dict[str, str | float]]
     notes: tuple[str, ...]
+    item_path: Path | None = None
 
     @property
     def files(self) -> list[Path]:
         """The written files, the table first."""
-        return [self.table_path, *([self.places_path] if self.places_path else [])]
+        others = (self.places_path, self.item_path)
+        return [self.table_path, *(path for path in others if path is not None)]
 
     @property
     def summary(self) -> str:
@@ -226,7 +224,7 @@ class _OutlineWriter(AbstractContextManager["_OutlineWriter"]):
         if self.file is None or source.crs is None:
             return
         try:
-            geometry = _outline(source)
+            geometry = outline(source)
         except GeotuneError:  # a local CRS
             geometry = None
         feature = {"type": "Feature", "geometry": geometry, "properties": dict(row)}
@@ -238,26 +236,3 @@ class _OutlineWriter(AbstractContextManager["_OutlineWriter"]):
             start = self.separator if self.separator.startswith("{") else ""
             self.file.write(start + "\n]}\n")
             self.file.close()
-
-
-def _outline(source: RasterSource) -> Any:
-    """The outline of an image in degrees, cut at the 180th meridian as RFC 7946 has it."""
-    height, width = source.shape
-    corners = ((0, 0), (0, height), (width, height), (width, 0), (0, 0))
-    ring = [source.transform @ corner for corner in corners]
-    to_degrees = transformer(source.crs or WGS84, WGS84)
-    axis = longitude_axis(source.crs)
-    west, _, east, _ = bounds(source.transform, source.shape)
-    if axis is None or axis.contains(west, east):
-        return transform_geom(source.crs, WGS84, {"type": "Polygon", "coordinates": [ring]})
-    xs, ys = zip(*ring, strict=True)
-    longitudes, latitudes = map(np.array, to_degrees.transform(xs, ys))
-    expected = axis.longitude + (np.array(xs) - axis.centre) * (360 / axis.width)
-    longitudes += 360 * np.round((expected - longitudes) / 360)
-    longitudes -= 360 * np.floor((longitudes.min() + 180) / 360)  # the westernmost from -180 to 180
-    whole = shapely.Polygon(np.stack([longitudes, latitudes], axis=1))
-    parts = [shapely.intersection(whole, shapely.box(w, -90, w + 360, 90)) for w in (-180, 180)]
-    parts[1] = shapely.affinity.translate(parts[1], -360)
-    polygons = [part for part in parts if part.area]
-    outline = polygons[0] if len(polygons) == 1 else shapely.multipolygons(polygons)
-    return shapely.geometry.mapping(outline)

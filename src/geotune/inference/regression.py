@@ -42,6 +42,7 @@ class ValueMap:
         mean: of these pixels; NaN without any.
         total: their sum; for a density the number of objects.
         notes: for the user.
+        item_path: STAC item, if one was requested.
     """
 
     name: str
@@ -57,11 +58,12 @@ class ValueMap:
     mean: float
     total: float
     notes: tuple[str, ...]
+    item_path: Path | None = None
 
     @property
     def files(self) -> list[Path]:
         """The written files."""
-        others = (self.uncertainty_path, self.project_path)
+        others = (self.uncertainty_path, self.project_path, self.item_path)
         return [self.values_path, *(path for path in others if path is not None)]
 
     @property

@@ -56,6 +56,7 @@ class ClassMap:
         polygons: number of polygons; None if they were not requested.
         notes: for the user.
         further_paths: files in further formats, see `FurtherFormats`.
+        item_path: STAC item, if one was requested.
     """
 
     name: str
@@ -71,6 +72,7 @@ class ClassMap:
     polygons: int | None
     notes: tuple[str, ...]
     further_paths: tuple[Path, ...] = ()
+    item_path: Path | None = None
 
     @property
     def files(self) -> list[Path]:
@@ -80,6 +82,7 @@ class ClassMap:
             self.uncertainty_path,
             self.polygons_path,
             self.project_path,
+            self.item_path,
         )
         written = [path for path in others if path is not None]
         return [self.classes_path, *written, *self.further_paths]

@@ -23,7 +23,7 @@ State = Literal["new", "unfinished", "finished"]
 RESULT_FILES = (
     "run.json", "metrics.json", "history.csv", "report.html", "examples.npz", "test_windows.npz",
     "worst_val.gpkg", "worst_val.qml", "worst_test.gpkg", "worst_test.qml",
-    "backbone.safetensors", TENSORS, ADAPTER_CONFIG,
+    "backbone.safetensors", "card.json", TENSORS, ADAPTER_CONFIG,
 )  # fmt: skip
 """Files that exist only after the first completed epoch."""
 OWNED_FILES = (

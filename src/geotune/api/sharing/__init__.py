@@ -1,0 +1,1 @@
+"""`geotune push`: the folder that is uploaded, and the upload."""
