@@ -17,8 +17,8 @@ from geotune.data.scenes.open_scenes import list_scenes, missed_images, open_ras
 from geotune.data.scenes.quality import with_quality
 from geotune.errors import GeotuneError
 from geotune.factory.build_data import require_dates
-from geotune.inference.further_formats import FeatureFormat, FurtherFormats, Shape
 from geotune.hub.download import AdapterSource, adapter_source
+from geotune.inference.further_formats import FeatureFormat, FurtherFormats, Shape
 from geotune.inference.polygon_writer import PolygonOptions
 from geotune.utils.progress import ALL_MODULES, OnProgress, ignore_progress, loading_libraries
 
