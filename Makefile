@@ -89,7 +89,7 @@ lowest:  ## the tests with the oldest versions that pyproject.toml allows (needs
 	OMP_NUM_THREADS=1 $(VENV)-lowest/bin/python -m pytest -n 2 --dist worksteal
 
 constraints:  ## pin anew what pyproject.toml asks for (needs uv); UPGRADE=1: to the newest
-	uv pip compile pyproject.toml --all-extras --no-extra federated --universal --python-version 3.11 \
+	uv pip compile pyproject.toml --extra all --extra docs --extra test --universal --python-version 3.11 \
 		--no-annotate --custom-compile-command 'make constraints' \
 		--no-emit-index-url --no-emit-find-links $(if $(UPGRADE),--upgrade) -o constraints.txt
 

@@ -138,6 +138,8 @@ ERROR_CODES: dict[str, str] = {
     "image-too-large": "an image is larger than the window of the model",
     "array-shape": "an array has another shape than the model expects",
     "ensemble-mismatch": "a run cannot be averaged with another: it has another task or bands",
+    "export-unsupported": "the format cannot hold the model, or not in the requested form",
+    "export-inaccurate": "an exported file predicts something else than the run",
     "option-not-applicable": "an option of the command does not apply to this run",
     # --- comparisons ---
     "suite-invalid": "a suite names an unknown axis, label, method or metric, or has no run",

@@ -151,7 +151,7 @@ def predict(
     bands = bands or settings.bands
     wanted = adapter_config.normalization.bands
     sources = open_rasters(
-        _by_modality(patterns),
+        by_modality(patterns),
         bands=bands,
         wanted_bands=wanted,
         nodata=settings.nodata if nodata is None else nodata,
@@ -166,7 +166,7 @@ def predict(
                 key="data.quality",
             )
         masks = masks.model_copy(update={"pattern": quality, "mask_image": True})
-        entries = list_scenes(_by_modality(patterns), bands=bands, wanted_bands=wanted)
+        entries = list_scenes(by_modality(patterns), bands=bands, wanted_bands=wanted)
         fields = {name: entry.fields for name, entry in entries.items()}
         sources = with_quality(sources, masks, fields)
     check_metadata(sources, adapter_config.metadata)
@@ -225,7 +225,7 @@ def predict(
     )
     spread = _spread(built.task, len(members), run) if uncertainty else "none"
     model = fused(members) if kind == "objects" else averaged(members, spread)
-    missed = [issue.text for issue in missed_images(_by_modality(patterns), key=None)]
+    missed = [issue.text for issue in missed_images(by_modality(patterns), key=None)]
 
     def notes(of: dict[str, RasterSource]) -> list[str]:
         means = [f"means of {len(members)} predictions: {members}"] if len(members) > 1 else []
@@ -286,7 +286,7 @@ def _with_notes(result: Any, notes: Sequence[str]) -> Predicted:
     return changed
 
 
-def _by_modality(scenes: Sequence[str]) -> Patterns:
+def by_modality(scenes: Sequence[str]) -> Patterns:
     """Patterns by modality for `S2L2A=s2/*.tif S1GRD=s1/*.tif`; otherwise the patterns."""
     pairs = [text.partition("=") for text in scenes]
     if all(sign and name.isidentifier() for name, sign, _ in pairs):

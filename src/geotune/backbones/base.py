@@ -175,7 +175,7 @@ class Backbone(nn.Module):
         x = images if padded and isinstance(images, Tensor) else self.prepare(images)
         given = {"time": time, "location": location}
         for name in self.metadata:
-            self._check_metadata(name, given[name], len(x))
+            self._check_metadata(name, given[name], x.shape[0])
         indices = list(range(len(self.taps))) if taps is None else list(taps)
         maps: dict[int, Tensor] = {}
 
@@ -196,7 +196,7 @@ class Backbone(nn.Module):
         with _padded_to(size[0] // grid[0], size[1] // grid[1]):
             tokens = self.run(to_tiles(x, grid), emit, set(indices), **used)
         if tokens is not None:
-            tokens = tokens.reshape(len(x), -1, tokens.shape[-1])
+            tokens = tokens.reshape(x.shape[0], -1, tokens.shape[-1])
         return FeatureMaps(tuple(maps[i] for i in indices), size, tokens)
 
     @property

@@ -73,7 +73,7 @@ def find_block_parts(block: nn.Module) -> BlockParts:
 
 def after_class_token(x: Tensor, grid: tuple[int, int]) -> Tensor:
     """Tokens `(B, 1 + rows * columns, D)` as a map `(B, D, rows, columns)`."""
-    return x[:, 1:].transpose(1, 2).reshape(len(x), -1, *grid)
+    return x[:, 1:].transpose(1, 2).reshape(x.shape[0], -1, *grid)
 
 
 @dataclass(frozen=True)
@@ -122,14 +122,14 @@ def tokens_to_maps(
     location_last = layout.order == "location_last"
     spatial = x[:, first:last]
     if not location_last:
-        spatial = spatial.reshape(len(x), locations, per_location, -1).transpose(1, 2)
-    spatial = spatial.reshape(len(x) * per_location, rows, columns, -1)
+        spatial = spatial.reshape(x.shape[0], locations, per_location, -1).transpose(1, 2)
+    spatial = spatial.reshape(x.shape[0] * per_location, rows, columns, -1)
 
     def restore(maps: Tensor) -> Tensor:
-        changed = maps.permute(0, 2, 3, 1).reshape(len(x), per_location, locations, -1)
+        changed = maps.permute(0, 2, 3, 1).reshape(x.shape[0], per_location, locations, -1)
         if not location_last:
             changed = changed.transpose(1, 2)
-        changed = changed.reshape(len(x), per_location * locations, -1)
+        changed = changed.reshape(x.shape[0], per_location * locations, -1)
         if first == 0 and last == x.shape[1]:
             return changed
         return torch.cat(

@@ -129,7 +129,7 @@ class TimmBackbone(Backbone):
             rows, columns = size[0] // self._patch[0], size[1] // self._patch[1]
             # some models append their class token after the first blocks
             tokens = output[:, max(0, output.shape[1] - rows * columns) :]
-            return tokens.transpose(1, 2).reshape(len(tokens), -1, rows, columns)
+            return tokens.transpose(1, 2).reshape(tokens.shape[0], -1, rows, columns)
         return output.permute(0, 3, 1, 2) if self.channels_last else output
 
 

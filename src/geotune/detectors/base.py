@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from typing import Protocol, runtime_checkable
 
-from torch import nn
+from torch import Tensor, nn
 
 from geotune.boxes.structures import DetectorOutput, Targets
 from geotune.types import FeatureMaps
@@ -30,6 +30,12 @@ class Detector(Protocol):
         """Process maps `(B, C_i, H_i, W_i)` of images of `size` (H, W), without padding.
 
         Returns losses if `targets` are given, and detections in evaluation mode.
+        """
+
+    def candidates(self, features: FeatureMaps, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Boxes `(B, N, D)` and class scores `(B, N, K)`, from which detections are selected.
+
+        Their number does not depend on the images, as exported models need it.
         """
 
 

@@ -84,7 +84,7 @@ class FcosGrid:
         def expand(values: Sequence[float]) -> Tensor:
             """Repeat the value of each level for all its points."""
             return torch.cat(
-                [x.new_full((len(x),), v) for x, v in zip(centers, values, strict=True)]
+                [x.new_full((x.shape[0],), v) for x, v in zip(centers, values, strict=True)]
             )
 
         return FcosGrid(
@@ -138,19 +138,26 @@ class Fcos(nn.Module):
         self, features: FeatureMaps, size: tuple[int, int], targets: Targets | None
     ) -> DetectorOutput:
         """See `Detector`."""
-        maps = self.levels(features.maps)
-        grid = FcosGrid.from_maps(maps, self.levels.strides)
-        logits = self.classes(maps).float()
-        boxes, centreness = self._boxes(maps, grid)
+        grid, logits, boxes, centreness = self._outputs(features)
         losses: dict[str, Tensor] = {}
         if targets is not None:
             truths = GroundTruth.from_targets(targets)
             losses = self._losses(truths, grid, logits, boxes, centreness)
         detections: list[Detections] = []
         if not self.training:
-            scores = (logits.sigmoid() * centreness.sigmoid().unsqueeze(-1)).sqrt()
-            detections = [self.postprocess(b, s, size) for b, s in zip(boxes, scores, strict=True)]
+            detections = self.postprocess.select(boxes, _scores(logits, centreness), size)
         return DetectorOutput(losses, detections, partial(_counts, grid))
+
+    def candidates(self, features: FeatureMaps, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """See `Detector`."""
+        _, logits, boxes, centreness = self._outputs(features)
+        return boxes, _scores(logits, centreness)
+
+    def _outputs(self, features: FeatureMaps) -> tuple[FcosGrid, Tensor, Tensor, Tensor]:
+        """The grid points, and for each class logits, box and centre-ness logit."""
+        maps = self.levels(features.maps)
+        grid = FcosGrid.from_maps(maps, self.levels.strides)
+        return grid, self.classes(maps).float(), *self._boxes(maps, grid)
 
     def _boxes(self, maps: Sequence[Tensor], grid: FcosGrid) -> tuple[Tensor, Tensor]:
         """Boxes `(B, N, D)` and centre-ness logits `(B, N)`."""
@@ -203,6 +210,10 @@ class Fcos(nn.Module):
             "box": (box_loss(boxes, target) * _box_weights(match, target_centreness)).sum(),
             "centreness": (entropy * positive).sum(),
         }
+
+
+def _scores(logits: Tensor, centreness: Tensor) -> Tensor:
+    return (logits.sigmoid() * centreness.sigmoid().unsqueeze(-1)).sqrt()
 
 
 def _counts(grid: FcosGrid, targets: Targets) -> dict[str, Tensor]:

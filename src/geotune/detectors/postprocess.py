@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torchvision.ops
 from torch import Tensor
 
 from geotune.boxes.nms import nms
@@ -47,6 +48,10 @@ class Postprocessor:
         index = nms(kept, score, self.nms_threshold, label)[: self.max_detections]
         return Detections(kept[index], score[index], label[index])
 
+    def select(self, boxes: Tensor, scores: Tensor, size: tuple[int, int]) -> list[Detections]:
+        """The detections of each image from boxes `(B, N, D)` and class scores `(B, N, K)`."""
+        return [self(b, s, size) for b, s in zip(boxes, scores, strict=True)]
+
 
 @torch.library.custom_op("geotune::nms_keep_mask", mutates_args=())
 def nms_keep_mask(boxes: Tensor, scores: Tensor, groups: Tensor, threshold: float) -> Tensor:
@@ -61,6 +66,49 @@ def nms_keep_mask(boxes: Tensor, scores: Tensor, groups: Tensor, threshold: floa
 @nms_keep_mask.register_fake
 def _(boxes: Tensor, scores: Tensor, groups: Tensor, threshold: float) -> Tensor:
     return torch.empty_like(scores, dtype=torch.bool)
+
+
+def keep_proposals(boxes: Tensor, scores: Tensor, groups: Tensor, threshold: float) -> Tensor:
+    """Mask `(B, N)` of the horizontal boxes `(B, N, 4)` that NMS keeps in each of `groups` `(N)`.
+
+    An exported model has no operators of geotune; there, one NMS of torchvision is for all images.
+    """
+    if not torch.compiler.is_exporting():
+        return torch.stack(
+            [nms_keep_mask(b, s, groups, threshold) for b, s in zip(boxes, scores, strict=True)]
+        )
+    images = torch.arange(boxes.shape[0], device=boxes.device)[:, None]
+    all_groups = (groups + images * (groups.max() + 1)).flatten()
+    low, high = boxes.min(), boxes.max()
+    kept = exported_nms(
+        boxes.flatten(0, 1),
+        scores.flatten(),
+        all_groups,
+        threshold,
+        low=low,
+        span=high - low + 1,
+    )
+    mask = torch.zeros_like(scores, dtype=torch.bool).flatten()
+    return mask.index_fill(0, kept, True).view_as(scores)
+
+
+def exported_nms(
+    boxes: Tensor,
+    scores: Tensor,
+    groups: Tensor,
+    threshold: float,
+    *,
+    low: Tensor | float,
+    span: Tensor | float,
+) -> Tensor:
+    """Indices of the horizontal boxes `(N, 4)` that NMS keeps in each of `groups` `(N)`.
+
+    As `boxes.nms.nms`, of operators that ONNX knows. Boxes of different groups are moved apart by
+    `span`, which is more than the distance of any coordinate from `low`.
+    """
+    moved = boxes - low + (groups.to(boxes.dtype) * span).unsqueeze(1)
+    kept: Tensor = torchvision.ops.nms(moved, scores, threshold)
+    return kept
 
 
 def clip_to_image(boxes: Tensor, size: tuple[int, int]) -> Tensor:

@@ -55,20 +55,26 @@ class Retinanet(nn.Module):
         self, features: FeatureMaps, size: tuple[int, int], targets: Targets | None
     ) -> DetectorOutput:
         """See `Detector`."""
-        maps = self.levels(features.maps)
-        outputs = self.head(maps)
-        logits, deltas = outputs["cls_logits"].float(), outputs["bbox_regression"].float()
-        all_anchors = torch.cat(anchors(maps, self.levels.strides, self.sizes))
+        all_anchors, logits, deltas = self._outputs(features)
         losses = {}
         if targets is not None:
             losses = _losses(GroundTruth.from_targets(targets), all_anchors, logits, deltas)
         if self.training:
             return DetectorOutput(losses, ())
         boxes = HorizontalDeltaCoder.decode(all_anchors, deltas)
-        return DetectorOutput(
-            losses,
-            [self.postprocess(b, s.sigmoid(), size) for b, s in zip(boxes, logits, strict=True)],
-        )
+        return DetectorOutput(losses, self.postprocess.select(boxes, logits.sigmoid(), size))
+
+    def candidates(self, features: FeatureMaps, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """See `Detector`."""
+        all_anchors, logits, deltas = self._outputs(features)
+        return HorizontalDeltaCoder.decode(all_anchors, deltas), logits.sigmoid()
+
+    def _outputs(self, features: FeatureMaps) -> tuple[Tensor, Tensor, Tensor]:
+        """The anchors, and for each class logits and deltas."""
+        maps = self.levels(features.maps)
+        outputs = self.head(maps)
+        all_anchors = torch.cat(anchors(maps, self.levels.strides, self.sizes))
+        return all_anchors, outputs["cls_logits"].float(), outputs["bbox_regression"].float()
 
 
 def _losses(

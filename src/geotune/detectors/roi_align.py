@@ -74,7 +74,7 @@ class MultiScaleRoIAlign:
     def _horizontal(self, regions: Tensor, level: Tensor) -> Tensor:
         shift = self.corners[level].repeat(1, 1, 2)
         boxes = regions / self.strides[level][..., None] + shift
-        image = torch.arange(len(boxes), device=boxes.device).repeat_interleave(boxes.shape[1])
+        image = torch.arange(boxes.shape[0], device=boxes.device).repeat_interleave(boxes.shape[1])
         rows = torch.cat([image[:, None].to(boxes.dtype), boxes.flatten(0, 1)], dim=1)
         pooled: Tensor = torchvision.ops.roi_align(
             self.canvas, rows, OUTPUT_SIZE, sampling_ratio=SAMPLING_RATIO, aligned=True

@@ -31,7 +31,7 @@ from geotune.detectors.assigner import (
 from geotune.detectors.base import init_head_conv
 from geotune.detectors.box_coders import BoxCoder
 from geotune.detectors.fpn import FeaturePyramid
-from geotune.detectors.postprocess import Postprocessor, clip_to_image, nms_keep_mask
+from geotune.detectors.postprocess import Postprocessor, clip_to_image, keep_proposals
 from geotune.detectors.roi_align import OUTPUT_SIZE, MultiScaleRoIAlign
 from geotune.types import FeatureMaps
 
@@ -103,8 +103,7 @@ class TwoStage(nn.Module):
         level_anchors = anchors(maps, self.levels.strides, self.sizes)
         rpn_outputs = [self._rpn(x) for x in maps]
         proposals, valid = self._select_proposals(level_anchors, rpn_outputs, size)
-        num_levels = self.levels.num_encoder_levels
-        roi_align = MultiScaleRoIAlign(maps[:num_levels], self.levels.strides[:num_levels])
+        roi_align = self._roi_align(maps)
         losses: dict[str, Tensor] = {}
         if targets is not None:
             truths = GroundTruth.from_targets(targets)
@@ -112,12 +111,27 @@ class TwoStage(nn.Module):
             losses |= self._roi_losses(roi_align, proposals, valid, truths, size)
         if self.training:
             return DetectorOutput(losses, ())
+        boxes, scores = self._classified(roi_align, proposals, valid)
+        return DetectorOutput(losses, self.postprocess.select(boxes, scores, size))
+
+    def candidates(self, features: FeatureMaps, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """See `Detector`; the proposals are selected by their boxes, always as many."""
+        maps = self.levels(features.maps)
+        level_anchors = anchors(maps, self.levels.strides, self.sizes)
+        proposals, valid = self._select_proposals(level_anchors, [self._rpn(x) for x in maps], size)
+        return self._classified(self._roi_align(maps), proposals, valid)
+
+    def _roi_align(self, maps: Sequence[Tensor]) -> MultiScaleRoIAlign:
+        levels = self.levels.num_encoder_levels
+        return MultiScaleRoIAlign(maps[:levels], self.levels.strides[:levels])
+
+    def _classified(
+        self, roi_align: MultiScaleRoIAlign, proposals: Tensor, valid: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Boxes `(B, P, D)` and class scores `(B, P, K)`; 0 for proposals that are not `valid`."""
         logits, deltas = self._roi_head(roi_align, proposals)
         boxes = self.coders.second.decode(proposals, deltas / self._weights(deltas))
-        scores = logits.softmax(dim=-1)[..., :-1] * valid[..., None]
-        return DetectorOutput(
-            losses, [self.postprocess(b, s, size) for b, s in zip(boxes, scores, strict=True)]
-        )
+        return boxes, logits.softmax(dim=-1)[..., :-1] * valid[..., None]
 
     def _rpn(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Objectness logits `(B, N)` and deltas `(B, N, D)` for the anchors of a level."""
@@ -145,12 +159,7 @@ class TwoStage(nn.Module):
             groups.append(torch.full_like(index[0], level))
         box, score, group = torch.cat(boxes, 1), torch.cat(scores, 1), torch.cat(groups)
         hulls = hull(box)
-        kept = torch.stack(
-            [
-                nms_keep_mask(b, s, group, RPN_NMS_THRESHOLD)
-                for b, s in zip(hulls, score, strict=True)
-            ]
-        )
+        kept = keep_proposals(hulls, score, group, RPN_NMS_THRESHOLD)
         kept &= ((hulls[..., 2:] - hulls[..., :2]) > 0).all(dim=-1)
         count = min(MAX_PROPOSALS, score.shape[1])
         best, index = score.where(kept, -torch.inf).topk(count, dim=1)

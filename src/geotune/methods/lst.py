@@ -194,14 +194,16 @@ class LadderAttention(nn.Module):
         if any(padding):  # hide the padding
             mask = F.pad(x.new_ones(1, height, width, 1), padding)
             mask = window_partition(mask, window_height, window_width)[..., 0].bool()[:, None, None]
-            mask = mask.repeat(len(x), 1, 1, 1)
+            mask = mask.repeat(x.shape[0], 1, 1, 1)
         windows = window_partition(F.pad(x, padding), window_height, window_width)
         q, k, v = self.qkv(windows).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         out = self.out(attended.transpose(1, 2).flatten(2))
         rows, columns = -(-height // window_height), -(-width // window_width)
-        out = out.reshape(len(x), rows, columns, window_height, window_width, -1).transpose(2, 3)
-        merged: Tensor = out.reshape(len(x), rows * window_height, columns * window_width, -1)
+        out = out.reshape(x.shape[0], rows, columns, window_height, window_width, -1).transpose(
+            2, 3
+        )
+        merged: Tensor = out.reshape(x.shape[0], rows * window_height, columns * window_width, -1)
         return merged[:, :height, :width]
 
 

@@ -112,7 +112,7 @@ class PromptedBlock(ModuleWrapper):
     def forward(self, x: Tensor, *inputs: Any, **named: Any) -> Tensor:
         """Tokens `(B, N, C)` to the same shape."""
         carried = self.carried
-        prompts = self.part(len(x)) if self.part is not None else carried and carried.tokens
+        prompts = self.part(x.shape[0]) if self.part is not None else carried and carried.tokens
         assert isinstance(prompts, Tensor)
         out: Tensor = self.inner(torch.cat([prompts.to(x.dtype), x], 1), *inputs, **named)
         if carried is not None:

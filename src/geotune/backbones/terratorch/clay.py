@@ -113,8 +113,8 @@ class ClayBackbone(Backbone):
         model: Any = self.model
         rows, columns = images.shape[-2] // PATCH, images.shape[-1] // PATCH
         x, _ = model.to_patch_embed(images, self.wavelengths_um)
-        x = x + self.encodings(len(images), rows, columns, time, location).to(x)
-        x = torch.cat([model.cls_token.expand(len(x), -1, -1), x], dim=1)
+        x = x + self.encodings(images.shape[0], rows, columns, time, location).to(x)
+        x = torch.cat([model.cls_token.expand(x.shape[0], -1, -1), x], dim=1)
         to_map = partial(after_class_token, grid=(rows, columns))
         norm = model.transformer.norm
         return run_blocks(x, self.blocks, norm, to_map, emit, out_indices)[:, :1]

@@ -97,12 +97,12 @@ class PrithviBackbone(Backbone):
             x = x + model.temporal_embed_enc(from_zero, x.shape[1] // dates)
         if location is not None:
             x = x + model.location_embed_enc(location.flip(-1))  # latitude first
-        first = (model.cls_token + position[:, :1]).expand(len(x), -1, -1)
+        first = (model.cls_token + position[:, :1]).expand(x.shape[0], -1, -1)
         x = torch.cat([first, x], dim=1)
         rows, columns = images.shape[-2] // self.size_divisor, images.shape[-1] // self.size_divisor
 
         def to_map(x: Tensor) -> Tensor:
-            maps = x[:, 1:].reshape(len(x), dates, rows, columns, -1)
+            maps = x[:, 1:].reshape(x.shape[0], dates, rows, columns, -1)
             return maps.permute(0, 4, 1, 2, 3)
 
         return run_blocks(x, self.blocks, model.norm, to_map, emit, out_indices)[:, :1]

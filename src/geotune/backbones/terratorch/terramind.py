@@ -140,8 +140,8 @@ class TerramindBackbone(Backbone):
         x = torch.cat(tokens, dim=1)
 
         def to_map(x: Tensor) -> Tensor:
-            mean = x.reshape(len(x), len(tokens), rows * columns, -1).mean(1)
-            return mean.transpose(1, 2).reshape(len(x), -1, rows, columns)
+            mean = x.reshape(x.shape[0], len(tokens), rows * columns, -1).mean(1)
+            return mean.transpose(1, 2).reshape(x.shape[0], -1, rows, columns)
 
         run_blocks(x, self.blocks, model.encoder_norm, to_map, emit, out_indices)
         return None

@@ -121,7 +121,7 @@ class CromaBackbone(Backbone):
                 if index == len(blocks) - 1:
                     x = transformer.norm_out(x)
                 if first + index in out_indices:
-                    emit(first + index, x.transpose(1, 2).reshape(len(x), -1, *grid))
+                    emit(first + index, x.transpose(1, 2).reshape(x.shape[0], -1, *grid))
             first += len(blocks)
             return x
 

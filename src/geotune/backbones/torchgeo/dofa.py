@@ -69,7 +69,7 @@ class DofaBackbone(Backbone):
         x, _embedded = model.patch_embed(images, waves)
         grid = images.shape[-2] // self.size_divisor, images.shape[-1] // self.size_divisor
         position = resample_abs_pos_embed(model.pos_embed, list(grid))
-        first = (model.cls_token + position[:, :1]).expand(len(x), -1, -1)
+        first = (model.cls_token + position[:, :1]).expand(x.shape[0], -1, -1)
         x = torch.cat([first, x + position[:, 1:]], dim=1)
         to_map = partial(after_class_token, grid=grid)
         return run_blocks(x, self.blocks, None, to_map, emit, out_indices)[:, :1]

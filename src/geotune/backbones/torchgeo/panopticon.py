@@ -63,11 +63,11 @@ class PanopticonBackbone(Backbone):
         """See `Backbone.run`."""
         model: Any = self.model
         # a new tensor each time: the embedding modifies it in place
-        ids = torch.tensor(self.channel_ids, device=images.device).repeat(len(images), 1)
+        ids = torch.tensor(self.channel_ids, device=images.device).repeat(images.shape[0], 1)
         x = model.patch_embed({"imgs": images, "chn_ids": ids})
         grid = images.shape[-2] // PATCH, images.shape[-1] // PATCH
         position = resample_abs_pos_embed(model.pos_embed, list(grid))
-        x = torch.cat([model.cls_token.expand(len(x), -1, -1), x], dim=1) + position
+        x = torch.cat([model.cls_token.expand(x.shape[0], -1, -1), x], dim=1) + position
         to_map = partial(after_class_token, grid=grid)
         return run_blocks(x, self.blocks, model.norm, to_map, emit, out_indices)[:, :1]
 

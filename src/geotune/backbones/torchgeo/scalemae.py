@@ -62,7 +62,7 @@ class ScaleMaeBackbone(Backbone):
         x = model.patch_embed(images)
         x = x + self.position_encodings(grid, images.device).to(x.dtype)
         # the class token has no position encoding
-        x = torch.cat([model.cls_token.expand(len(x), -1, -1), x], dim=1)
+        x = torch.cat([model.cls_token.expand(x.shape[0], -1, -1), x], dim=1)
         to_map = partial(after_class_token, grid=grid)
         return run_blocks(x, self.blocks, model.norm, to_map, emit, out_indices)[:, :1]
 

@@ -141,3 +141,15 @@ def quantize_layer(layer: Any, precision: Precision) -> None:
         weight = (weight / scale).round().to(torch.int8)
     layer.register_buffer("held", weight if precision == "int8" else weight.to(torch.bfloat16))
     layer.register_buffer("scale", scale)
+
+
+def dequantize_frozen(model: nn.Module) -> None:
+    """Give quantized layers their weights in float32 again, with the same values, in place."""
+    original = {quantized: plain for plain, quantized in _QUANTIZED_TYPES.items()}
+    for layer in model.modules():
+        plain = original.get(type(layer))  # type: ignore[arg-type]
+        if plain is not None:
+            weight = layer.weight.detach().clone()  # type: ignore[operator]
+            del layer.held, layer.scale
+            layer.__class__ = plain
+            layer.weight = nn.Parameter(weight, requires_grad=False)

@@ -1,0 +1,111 @@
+"""Compare what an exported file predicts with what the run predicts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from itertools import zip_longest
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from geotune.boxes.oriented import ORIENTED
+from geotune.boxes.structures import Detections
+from geotune.errors import GeotuneError
+from geotune.export_formats.exported_model import ExportedModel
+from geotune.tasks.detect import Detect
+
+Inputs = Mapping[str, NDArray[np.float32]]
+
+CLOSE_PIXELS = 1.0
+"""Candidates further apart are different ones."""
+RANK_MARGIN = 0.02
+"""Candidates whose score is within this margin of the last may be listed by one side only."""
+
+
+def largest_difference(
+    run: ExportedModel, file: Callable[[Inputs], Sequence[NDArray[Any]]], windows: Sequence[Inputs]
+) -> float:
+    """The largest difference between a file's predictions and the run's, over some windows.
+
+    Of probabilities and scores; of numbers in standard deviations of the labels; of coordinates as
+    a share of the window. Objects are compared with those of the same class nearby; one without a
+    counterpart counts with its score.
+
+    Args:
+        run: the model, as the run uses it: not merged, in its own precision.
+        file: returns the outputs of the file.
+        windows: inputs of one window each.
+    """
+    largest = 0.0
+    for inputs in windows:
+        with torch.no_grad():
+            expected = run(**{name: torch.from_numpy(x) for name, x in inputs.items()})
+        found = [torch.from_numpy(np.asarray(x)) for x in file(inputs)]
+        for name, a, b in zip(run.output_names, expected, found, strict=True):
+            if a.dtype.is_floating_point and not torch.isfinite(b).all():
+                raise GeotuneError(
+                    f"the exported model's {name} are not finite; use --precision fp32",
+                    code="export-inaccurate",
+                )
+        if isinstance(run.task, Detect):
+            side = float(max(inputs["images"].shape[-2:]))
+            difference = _objects(_lists(run, expected), _lists(run, found), side)
+        else:
+            scale = float(getattr(run.task, "std", 1.0))
+            difference = float((expected[0] - found[0]).abs().max()) / scale
+        largest = max(largest, difference)
+    return largest
+
+
+def _lists(model: ExportedModel, outputs: Sequence[Tensor]) -> list[Detections]:
+    """The objects of each image."""
+    if model.layout == "yolo":
+        oriented = bool(getattr(model.model.decoder, "oriented", False))
+        rows = outputs[0].transpose(1, 2)
+        scores, classes = rows[..., 4 : rows.shape[-1] - int(oriented)].max(dim=-1)
+        boxes = torch.cat([rows[..., :4], rows[..., -1:]], -1) if oriented else rows[..., :4]
+        return [Detections(*each) for each in zip(boxes, scores, classes, strict=True)]
+    boxes, scores, classes, *image = outputs
+    if not image:
+        return [Detections(*each) for each in zip(boxes, scores, classes, strict=True)]
+    count = int(image[0].max()) + 1 if len(image[0]) else 0
+    every = Detections(boxes, scores, classes)
+    return [every[image[0] == i] for i in range(count)]
+
+
+def _objects(expected: Sequence[Detections], found: Sequence[Detections], side: float) -> float:
+    largest = 0.0
+    for a, b in zip_longest(expected, found):
+        for one, other in ((a, b), (b, a)):
+            if one is not None:
+                largest = max(largest, _unmatched(one, other, side))
+    return largest
+
+
+def _unmatched(one: Detections, other: Detections | None, side: float) -> float:
+    """The largest difference of the objects in `one` from the nearest in `other`."""
+    if not len(one.scores):
+        return 0.0
+    near = torch.full_like(one.scores, math.inf)
+    lowest = 0.0
+    if other is not None and len(other.scores):
+        apart = (_sides(one.boxes)[:, None] - _sides(other.boxes)[None]).abs().amax(dim=-1)
+        same = (one.classes[:, None] == other.classes[None]) & (apart < CLOSE_PIXELS)
+        scores = (one.scores[:, None] - other.scores[None]).abs()
+        near = (apart / side).maximum(scores).where(same, math.inf).amin(dim=1)
+        if len(other.scores) >= len(one.scores):  # a list of limited length: others may be cut off
+            lowest = float(other.scores.min()) + RANK_MARGIN
+    alone = torch.where(one.scores <= lowest, 0.0, one.scores)
+    return float(near.where(near < math.inf, alone).max())
+
+
+def _sides(boxes: Tensor) -> Tensor:
+    """Coordinates that change little with a box; the angle of a square does not count."""
+    if boxes.shape[-1] != ORIENTED:
+        return boxes
+    stretch, twice = boxes[:, 2:3] - boxes[:, 3:4], 2 * boxes[:, 4:]
+    return torch.cat([boxes[:, :4], stretch * twice.cos(), stretch * twice.sin()], dim=1)

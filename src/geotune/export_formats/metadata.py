@@ -1,0 +1,132 @@
+"""What an exported file says about itself, as JSON: inputs, outputs, classes, provenance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import geotune
+from geotune.adapter_config import AdapterConfig
+from geotune.export_formats.exported_model import ExportedModel
+from geotune.tasks.detect import Detect
+
+FORMAT = 1
+
+OUTPUTS = {
+    "probabilities": "of the classes, in their order",
+    "values": "in the unit of the labels",
+    "boxes": "x and y of two corners in pixels",
+    "points": "x and y in pixels",
+    "scores": "0 to 1",
+    "classes": "index of the class",
+    "image": "index of the image in the batch",
+    "detections": "centre x and y, width, height, score of each class, in pixels",
+}
+ORIENTED = "centre x and y, long side, short side in pixels, angle in radians from x to y"
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What is exported, with what its users have to know.
+
+    Attributes:
+        model: the module.
+        config: of the adapter.
+        window: height and width of the images.
+        any_size: images of any size are accepted.
+        merged: the method was folded into the backbone's weights.
+        precision: of the weights: `fp32`, `fp16` or `int8`.
+    """
+
+    model: ExportedModel
+    config: AdapterConfig
+    window: int
+    any_size: bool
+    merged: bool
+    precision: str
+
+    @property
+    def gsd_m(self) -> float | None:
+        """Pixel size of the images in metres; None if it is unknown."""
+        settings = self.config.prediction
+        if settings.resolution_m is not None:
+            return settings.resolution_m
+        sizes = None if settings.images is None else settings.images.pixel_m
+        return None if sizes is None else float((sizes[0] * sizes[1]) ** 0.5)
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """Names of the classes, or of the quantity."""
+        return tuple(self.model.task.classes)
+
+    def image_shape(self) -> list[int | str]:
+        """The shape of `images`, with names of dimensions that may vary."""
+        backbone = self.model.model.encoder.backbone
+        dates = [backbone.timesteps] if backbone.timesteps > 1 else []
+        sides: list[int | str] = ["height", "width"] if self.any_size else [self.window] * 2
+        return ["batch", len(backbone.bands), *dates, *sides]
+
+
+def describe(exported: Exported) -> dict[str, Any]:
+    """The description, JSON-compatible."""
+    config, model = exported.config, exported.model
+    settings, task = config.prediction, config.sections["task"]
+    normalization = config.normalization
+    images = {
+        "shape": exported.image_shape(),
+        "bands": list(normalization.bands),
+        "missing": ["NaN", *([] if model.nodata is None else [model.nodata])],
+        "gsd_m": exported.gsd_m,
+        "normalization": "inside the model: (x - offset) / scale",
+        "offset": list(normalization.offset),
+        "scale": list(normalization.scale),
+    }
+    timesteps = model.model.encoder.backbone.timesteps
+    further = {
+        "time": {
+            "shape": ["batch", timesteps, 2],
+            "meaning": "year and day of the year, 1 to 366, of each date",
+        },
+        "location": {
+            "shape": ["batch", 2],
+            "meaning": "longitude and latitude of the centre in degrees",
+        },
+    }
+    described: dict[str, Any] = {
+        "format": FORMAT,
+        "geotune": geotune.__version__,
+        "task": task,
+        "classes": list(exported.classes),
+        "inputs": {"images": images}
+        | {name: further[name] for name in model.input_names if name in further},
+        "outputs": {name: _meaning(name, model) for name in model.output_names},
+        "precision": exported.precision,
+        "method": config.sections["method"].get("kind"),
+        "merged": exported.merged,
+        "backbone": config.base,
+        "adapter_hash": config.hash,
+        "trained_with": config.geotune,
+    }
+    if isinstance(model.task, Detect):
+        postprocess: Any = model.model.decoder.postprocess
+        described["detection"] = {
+            "score_thresholds": settings.score_thresholds,
+            "lowest_score": postprocess.score_threshold,
+            "nms": not (model.layout == "yolo" or model.task.boxes == "oriented"),
+            "nms_iou": postprocess.nms_threshold,
+            "max_detections": postprocess.max_detections,
+        }
+    thresholds = {one.name: one.threshold for one in settings.class_thresholds}
+    if thresholds:
+        described["class_thresholds"] = thresholds
+    return described
+
+
+def _meaning(name: str, model: ExportedModel) -> str:
+    oriented = isinstance(model.task, Detect) and model.task.boxes == "oriented"
+    if oriented and name == "boxes":
+        return ORIENTED
+    if oriented and name == "detections":
+        return f"{OUTPUTS[name]}; last the angle in radians from x to y"
+    return OUTPUTS[name]
