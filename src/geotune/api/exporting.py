@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import geotune
 from geotune.adapter_config import load_adapter_config
 from geotune.api.recipes import pretraining_error
 from geotune.errors import GeotuneError
@@ -268,7 +269,7 @@ def _write(
     from geotune.export_formats.program import trace
 
     model = exported.model
-    description = describe(exported)
+    description = describe(exported, geotune.__version__)
     if to == "pt2":
         return _write_pt2(exported, path, description)
     from geotune.export_formats.deepness import deepness_properties

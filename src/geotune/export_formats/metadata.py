@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import geotune
 from geotune.adapter_config import AdapterConfig
 from geotune.export_formats.exported_model import ExportedModel
 from geotune.tasks.detect import Detect
@@ -68,8 +67,8 @@ class Exported:
         return ["batch", len(backbone.bands), *dates, *sides]
 
 
-def describe(exported: Exported) -> dict[str, Any]:
-    """The description, JSON-compatible."""
+def describe(exported: Exported, version: str) -> dict[str, Any]:
+    """The description, JSON-compatible; `version` is geotune's."""
     config, model = exported.config, exported.model
     settings, task = config.prediction, config.sections["task"]
     normalization = config.normalization
@@ -95,7 +94,7 @@ def describe(exported: Exported) -> dict[str, Any]:
     }
     described: dict[str, Any] = {
         "format": FORMAT,
-        "geotune": geotune.__version__,
+        "geotune": version,
         "task": task,
         "classes": list(exported.classes),
         "inputs": {"images": images}
