@@ -15,6 +15,7 @@ ERROR_CODES: dict[str, str] = {
     "recipe-override": "an override is not key=value, or does not fit the recipe",
     "recipe-invalid": "a key is unknown, missing, or has a value that is not allowed",
     "recipe-key-renamed": "a key has a new name",
+    "terratorch-config": "a configuration of TerraTorch has a part that geotune cannot take over",
     # --- files and formats ---
     "file-missing": "a file or folder does not exist",
     "file-unreadable": "a file is damaged, truncated or in another format",

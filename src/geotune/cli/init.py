@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from geotune.cli.console import Json, escape, message, out, print_json, show_progress
+from geotune.errors import GeotuneError
 
 if TYPE_CHECKING:
     from geotune.api.init.create_recipe import InitResult
 
 
 def init(
-    folder: Path,
+    folder: Path | None = None,
     *,
     file: Annotated[Path | None, Parameter(name="--out")] = None,
     task: Literal["segment", "detect", "classify", "regress", "density"] | None = None,
@@ -23,10 +24,12 @@ def init(
     class_field: str | None = None,
     bands: str | None = None,
     backbone: str | None = None,
+    from_terratorch: Path | None = None,
+    checkpoint: Path | None = None,
     overwrite: Annotated[bool, Parameter(negative="")] = False,
     as_json: Json = False,
 ) -> None:
-    """Write a commented recipe for a folder of imagery and labels.
+    """Write a commented recipe for a folder of imagery and labels, or a TerraTorch configuration.
 
     Finds out how images and labels are stored, what the labels are for, a split that does not leak,
     and settings that fit the memory of this machine. Where there are two readings, the recipe has
@@ -49,9 +52,27 @@ def init(
         Names of the bands in file order, separated by commas, if the files do not name them.
     backbone
         By default one that needs no download; see geotune list backbones.
+    from_terratorch
+        In place of a folder: a YAML file of terratorch fit, whose model, data and training the
+        recipe takes over. What has no counterpart is listed.
+    checkpoint
+        A .ckpt of that configuration, whose backbone the recipe starts from.
     overwrite
         Replace an existing recipe.
     """
+    given = {"folder": folder, "--task": task, "--classes": classes, "--class-field": class_field}
+    given |= {"--bands": bands, "--backbone": backbone}
+    if from_terratorch is not None:
+        _refuse([name for name, value in given.items() if value is not None], "--from-terratorch")
+        _from_terratorch(from_terratorch, file, checkpoint, overwrite=overwrite, as_json=as_json)
+        return
+    _refuse(["--checkpoint"] if checkpoint is not None else [], "a folder")
+    if folder is None:
+        raise GeotuneError(
+            "geotune init: found no folder, expected one with images and labels, or "
+            "--from-terratorch CONFIG",
+            code="option-invalid",
+        )
     from geotune.utils.progress import DATA_MODULES, loading_libraries
 
     with show_progress() as on_progress:
@@ -76,6 +97,33 @@ def init(
         _show(result)
 
 
+def _refuse(options: list[str], beside: str) -> None:
+    """Raise `GeotuneError` for options that have no effect."""
+    if options:
+        raise GeotuneError(
+            f"{', '.join(options)}: does not apply to {beside}; leave it out",
+            code="option-not-applicable",
+        )
+
+
+def _from_terratorch(
+    config: Path, file: Path | None, checkpoint: Path | None, *, overwrite: bool, as_json: bool
+) -> None:
+    from geotune.utils.progress import ALL_MODULES, loading_libraries
+
+    with show_progress() as on_progress, loading_libraries(on_progress, ALL_MODULES):
+        from geotune.api.from_terratorch.convert import convert
+    result = convert(config, file, checkpoint=checkpoint, overwrite=overwrite)
+    if as_json:
+        print_json(vars(result))
+        return
+    for text in result.differences:
+        out().print(f"[yellow]different[/yellow] {escape(text)}")
+    for key, value in result.not_taken.items():
+        out().print(f"[yellow]not taken over[/yellow] {escape(f'{key}: {value}')}")
+    _show_next(result.recipe)
+
+
 def _names(text: str | None) -> list[str] | None:
     return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
 
@@ -92,8 +140,12 @@ def _show(result: InitResult) -> None:
     for issue in result.issues:
         style = SEVERITY_STYLES[issue.severity]
         out().print(f"[{style}]{issue.severity}[/{style}] {escape(issue.text)}")
-    path = shlex.quote(str(result.recipe))
-    out().print(f"recipe: {result.recipe}\nnext:")
+    _show_next(result.recipe)
+
+
+def _show_next(recipe: Path) -> None:
+    path = shlex.quote(str(recipe))
+    out().print(f"recipe: {recipe}\nnext:")
     for command, purpose in (
         ("check", "the data, with a page of images and labels"),
         ("plan", "the memory of a training; with --time also its time"),
