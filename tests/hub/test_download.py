@@ -17,6 +17,7 @@ from geotune.api.averaging import average
 from geotune.api.prediction import predict
 from geotune.config import parse_recipe
 from geotune.factory.build_model import build_training
+from geotune.hub.connection import reachable
 from geotune.hub.download import BACKBONE, adapter_source, backbone_file, pinned
 from geotune.hub.manifest import MANIFEST, write_manifest
 from geotune.types import BandStatistics
@@ -81,7 +82,7 @@ def test_downloaded_files_are_not_downloaded_again_and_suffice_offline(
     adapter: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commit = hub.add("org/ships", adapter)
-    geotune.load_adapter("hub:org/ships")
+    assert geotune.load_adapter("hub:org/ships").source == f"hub:org/ships@{commit}"
     before = len(hub.downloaded())
     geotune.load_adapter("hub:org/ships")
     assert len(hub.downloaded()) == before
@@ -92,9 +93,9 @@ def test_downloaded_files_are_not_downloaded_again_and_suffice_offline(
 
 
 def test_an_average_has_adapters_of_the_hub(adapter: Path, hub: Hub, tmp_path: Path) -> None:
-    hub.add("org/ships", adapter)
+    commit = hub.add("org/ships", adapter)
     result = average([adapter, "hub:org/ships"], tmp_path / "mean")
-    assert result.weights == (0.5, 0.5)
+    assert result.weights == (0.5, 0.5) and f"adapter: hub:org/ships@{commit}" in result.notes
     model = geotune.load_adapter(tmp_path / "mean").model.state_dict()
     for name, tensor in geotune.load_adapter(adapter).model.state_dict().items():
         assert np.allclose(tensor, model[name], atol=1e-6)
@@ -211,9 +212,11 @@ def test_a_gated_repository_names_its_page(adapter: Path, hub: Hub) -> None:
 
 
 def test_a_machine_without_internet(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    assert reachable(hub.endpoint) and not reachable("http://127.0.0.1:9")
+    monkeypatch.setattr("geotune.hub.connection.reachable", lambda url: False)
     with raises("hub-unavailable", mentions=["hub:org/ships", "local copy"]):
         geotune.load_adapter("hub:org/ships")
+    assert not hub.requests
 
 
 def test_a_hub_that_fails(adapter: Path, hub: Hub) -> None:

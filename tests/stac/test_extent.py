@@ -47,6 +47,20 @@ def test_many_areas_become_their_hull(source: RasterSource) -> None:
     assert extent["bbox"] == [-170, 49, -170 + 2 * MAX_POLYGONS + 1, 50]
 
 
+def test_the_hull_of_many_images_is_that_of_their_corners(
+    source: RasterSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mercator = CRS.from_epsg(3857)
+    metres = replace(source, crs=mercator, transform=from_origin(0, 0, 111_319.49, 111_325.14))
+    sources = [source, metres]
+    expected = extent_of(sources)["bbox"]
+    monkeypatch.setattr("geotune.stac.extent.MAX_OUTLINES", 1)
+    extent = extent_of(sources)
+    assert extent["geometry"]["type"] == "Polygon"
+    assert extent["bbox"] == pytest.approx(expected, abs=0.1)
+    assert expected == pytest.approx([0, -10, 30, 50], abs=0.1)
+
+
 def test_an_area_across_the_180th_meridian_is_cut(source: RasterSource) -> None:
     extent = extent_of([moved(source, 175)])
     assert extent["geometry"]["type"] == "MultiPolygon"

@@ -164,6 +164,7 @@ def test_without_georeference_the_geometry_is_null(tmp_path: Path) -> None:
     [
         ("hub: org/model/file.pt", "https://huggingface.co/org/model", "org/model"),
         ("hub:org/vit@abc: random", "https://huggingface.co/org/vit", "org/vit"),
+        ("backbone.safetensors: hub: timm/x, whose", "https://huggingface.co/timm/x", "timm/x"),
         ("https://example.org/w.pth", "https://example.org/w.pth", None),
         ("/home/me/weights.pt", None, None),
         ("random weights", None, None),

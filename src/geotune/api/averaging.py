@@ -67,7 +67,8 @@ def average(
     Raises `GeotuneError` for adapters of other base weights or recipes, for other normalisations,
     for weights that do not fit, and if `out` contains an adapter.
     """
-    folders, target = [adapter_source(each).folder for each in adapters], Path(out)
+    sources, target = [adapter_source(each) for each in adapters], Path(out)
+    folders = [source.folder for source in sources]
     shares = _shares(weights, len(folders))
     configs = [load_adapter_config(folder) for folder in folders]
     for folder, config in zip(folders[1:], configs[1:], strict=True):
@@ -84,7 +85,8 @@ def average(
     mean, lost = _average_states(states, shares)
     target.mkdir(parents=True, exist_ok=True)
     size = write_adapter(target, mean, _average_configs(configs, shares))
-    return AverageResult(target, shares, size, lost, _notes(configs[0], lost))
+    of_hub = tuple(f"adapter: {source}" for source in sources if source.reference is not None)
+    return AverageResult(target, shares, size, lost, (*of_hub, *_notes(configs[0], lost)))
 
 
 def _shares(weights: Sequence[float] | None, count: int) -> tuple[float, ...]:

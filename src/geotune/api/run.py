@@ -39,11 +39,12 @@ class TrainedModel:
         bands: names of the input channels, in order.
         classes: what the outputs are.
         images: what the images of the training were like; None if unknown.
+        source: the folder that it was loaded from, or `hub:ORG/NAME@COMMIT`.
         score_thresholds: minimum score of objects by class, the best in validation; empty for other
             tasks. Predictions contain objects below it, `geotune.plot` shows those from it on.
     """
 
-    def __init__(self, built: BuiltModel, settings: PredictionSettings) -> None:
+    def __init__(self, built: BuiltModel, settings: PredictionSettings, source: str = "") -> None:
         from geotune.factory.build_model import score_thresholds
 
         if built.task.output_kind == "none":
@@ -55,6 +56,7 @@ class TrainedModel:
         self.bands = built.normalization.bands
         self.classes = built.task.classes
         self.images = settings.images
+        self.source = source
         objects = built.task.output_kind == "objects"
         self.score_thresholds = score_thresholds(settings, built) if objects else {}
         self._warned = False
@@ -261,7 +263,7 @@ def load_adapter(
 
     source = adapter_source(folder)
     built = load(source, weights, backbone=backbone, method=method)
-    return TrainedModel(built, load_adapter_config(source.folder).prediction)
+    return TrainedModel(built, load_adapter_config(source.folder).prediction, str(source))
 
 
 def open_scenes(recipe: RecipeLike, overrides: Sequence[str] = ()) -> list[Scene]:

@@ -93,15 +93,18 @@ def _download_file(reference: HubReference, name: str, entry: FileEntry | None) 
     )
 
     repo, revision, cache = reference.repo, reference.revision, constants.HF_HUB_CACHE
+    endpoint = constants.ENDPOINT
     if entry is not None:  # of a commit, which does not change
         cached = try_to_load_from_cache(repo, name, cache_dir=cache, revision=revision)
         if isinstance(cached, str):
             return Path(cached)
     with hub_errors(str(reference), name), quiet_hub():
         if not constants.HF_HUB_OFFLINE:
-            url = hf_hub_url(repo, name, revision=revision, endpoint=constants.ENDPOINT)
+            url = hf_hub_url(repo, name, revision=revision, endpoint=endpoint)
             _check_size(reference, name, get_hf_file_metadata(url).size, entry)
-        return Path(hf_hub_download(repo, name, revision=revision, cache_dir=cache))
+        return Path(
+            hf_hub_download(repo, name, revision=revision, cache_dir=cache, endpoint=endpoint)
+        )
 
 
 def _check_size(

@@ -295,5 +295,5 @@ def base_page(config: AdapterConfig) -> str | None:
 
 def base_repository(config: AdapterConfig) -> str | None:
     """`ORG/NAME` of the backbone's weights on the hub, if they come from there."""
-    match = re.match(r"hub: ?([\w.-]+/[\w.-]+)", config.base["source"])
+    match = re.search(r"hub: ?([\w.-]+/[\w.-]+)", config.base["source"])
     return match[1] if match else None
