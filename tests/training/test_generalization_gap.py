@@ -39,7 +39,8 @@ def evaluate(dataset: Windows) -> Any:
     scenes = [f"{group} {i // 2}" for i, group in enumerate(groups)]  # two windows each
     areas = np.unique(scenes, return_inverse=True)[1].tolist()
     windows = SimpleNamespace(states=states, scenes=scenes, areas=areas)
-    return SimpleNamespace(metrics=mean_of(MetricState.merge(states)), windows=windows)
+    metrics = mean_of(MetricState.merge(states))
+    return SimpleNamespace(metrics=metrics, windows=windows, regions=dict.fromkeys(groups, metrics))
 
 
 def gap_of(train: Windows, val: Windows, test: Windows) -> RegionGap | None:
@@ -88,3 +89,11 @@ def test_few_scenes_have_no_interval() -> None:
         Windows({"oslo": np.array([0.4])}),
     )
     assert gap is not None and all(map(math.isnan, gap.intervals["mean"]))
+
+
+def test_single_images_are_no_regions() -> None:
+    windows = Windows({"a": np.ones(4), "b": np.zeros(4)})
+    data = SimpleNamespace(train=windows, val=windows, test=windows, train_grid=windows)
+    tested = evaluate(windows)
+    tested.regions = {}
+    assert region_gap(cast(Any, data), tested, cast(Any, evaluate), mean_of) is None

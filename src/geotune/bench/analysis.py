@@ -280,7 +280,7 @@ def _gaps(runs: MeasuredRuns, metric: str, level: float) -> dict[str, Estimate]:
     by_region: dict[str, list[tuple[float, float, float]]] = {}
     for row in runs.rows:
         gap = row.get("gap")
-        if gap is None:
+        if gap is None or not row["regions"]:  # without regions these are single images
             continue
         unseen, seen = nan_if_none(gap["unseen"][metric]), nan_if_none(gap["seen"][metric])
         # before gaps had units, their intervals were over single windows

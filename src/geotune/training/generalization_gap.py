@@ -63,9 +63,11 @@ def region_gap(
         evaluate_windows: evaluates other windows.
         compute_metrics: metrics of a merged state, `Metrics.compute_from`.
 
-    Returns None if the test split has no unseen region.
+    Returns None if the test split has no unseen region, or single images instead of regions.
     """
     assert data.test is not None
+    if not tested.regions:
+        return None
     trained = {scene.group for scene in data.train.scenes}
     new = {scene.group for scene in data.test.scenes} - trained
     unseen = data.test.subset(new)
