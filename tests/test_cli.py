@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
 import shutil
@@ -20,6 +21,7 @@ import shapely
 import yaml
 
 from geotune.api.run import Run
+from geotune.cli import console
 from geotune.cli.app import app
 from geotune.config import TrainOptions
 
@@ -177,6 +179,16 @@ def test_predict_applies_the_threshold_of_the_validation(
         assert code == 1 and f"measured for {chosen['class']}" in err and "CLASS=VALUE" in err
 
 
+def test_predict_refuses_options_without_an_effect(
+    geotune: Command, run: Path, tiny_scenes: Path, tmp_path: Path
+) -> None:
+    command = ("predict", run, tiny_scenes / "scenes" / "d.tif", "--out", tmp_path / "maps")
+    for option, mention in (("--score", "only for objects"), ("--window", "found 0")):
+        code, _, err = geotune(*command, option, 0)
+        assert code == 1 and mention in err
+    assert not (tmp_path / "maps").exists() or not list((tmp_path / "maps").iterdir())
+
+
 def test_predict_needs_a_scene(geotune: Command, run: Path, tmp_path: Path) -> None:
     code, _, err = geotune("predict", run, "--out", tmp_path)
     assert code == 1 and "no scene is given" in err
@@ -236,6 +248,36 @@ def test_unexpected_error_is_no_traceback(
     code, out, err = geotune("list", "tasks", "--json")
     assert code == 3 and "ZeroDivisionError" in err and "--log-level debug" in err
     assert "Traceback" not in err and json.loads(out)["code"] == "internal"
+
+
+def test_refusal_of_the_system_is_no_mistake_of_geotune(
+    geotune: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(category: str) -> None:
+        raise OSError(number, os.strerror(number), "data/a.tif")
+
+    monkeypatch.setattr("geotune.info.list_components", refuse)
+    for number, hint in ((errno.ENOSPC, "free disk space"), (errno.EACCES, "check the rights")):
+        code, out, err = geotune("list", "tasks", "--json")
+        report = json.loads(out)
+        assert code == 1 and report["code"] == "file-access" and report["file"] == "data/a.tif"
+        assert f"data/a.tif: {os.strerror(number)}; {hint}" in err
+    number = errno.EPIPE + 1000
+    assert geotune("list", "tasks")[0] == 3
+
+
+def test_texts_are_printed_as_they_are(
+    geotune: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither `:a:` nor what looks like markup has a meaning."""
+    code, _, err = geotune("predict", "hub:a", "x.tif", "--out", tmp_path)
+    assert code == 1 and "hub:a: found" in err
+    texts = ["a[b]c", "[/b]", r"^(.+)\[x]$", r"\\[x]", r"\[0, 1)", "x[", "[[a]]", ":x:"]
+    for text in texts:
+        console.out().print(f"[bold]{console.escape(text)}[/bold] [dim]end[/dim]")
+        assert capsys.readouterr().out == f"{text} end\n"
+        console.message(text)
+        assert capsys.readouterr().err == f"{text}\n"
 
 
 @pytest.mark.parametrize("variables", [{}, {"NO_COLOR": "1", "TTY_COMPATIBLE": "1"}])

@@ -16,6 +16,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from geotune.config.base import OptionsModel, Share
 from geotune.config.data_options import QualityOptions
+from geotune.config.units import Nodata
 from geotune.errors import GeotuneError
 from geotune.types import Normalization
 
@@ -75,7 +76,7 @@ class PredictionSettings(OptionsModel):
     window: PositiveInt
     resolution_m: PositiveFloat | None = None
     bands: list[str] | dict[str, list[str]] | None = None
-    nodata: float | None = None
+    nodata: Nodata | None = None
     quality: QualityOptions | None = None
     score_thresholds: dict[str, float | None] = Field(default_factory=dict)
     class_thresholds: list[ClassThreshold] = Field(default_factory=list)
@@ -124,7 +125,7 @@ def load_adapter_config(folder: Path) -> AdapterConfig:
     path = folder / ADAPTER_CONFIG
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise GeotuneError(
             f"{path}: file not found; expected the folder of a finished run or of an adapter",
             code="adapter-missing",

@@ -105,11 +105,14 @@ def save_tensors(
     with replacing(path) as incomplete:
         incomplete.touch()
         mode = incomplete.stat().st_mode  # as of other files; safetensors' are its owner's only
-        save_file(
-            {name: tensor.cpu().contiguous() for name, tensor in state.items()},
-            incomplete,
-            dict(metadata) if metadata else None,
-        )
+        try:
+            save_file(
+                {name: tensor.cpu().contiguous() for name, tensor in state.items()},
+                incomplete,
+                dict(metadata) if metadata else None,
+            )
+        except SafetensorError as error:  # of the disk; tensors are checked before
+            raise OSError(str(error)) from error
         incomplete.chmod(mode)
 
 

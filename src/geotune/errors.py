@@ -18,6 +18,7 @@ ERROR_CODES: dict[str, str] = {
     "terratorch-config": "a configuration of TerraTorch has a part that geotune cannot take over",
     # --- files and formats ---
     "file-missing": "a file or folder does not exist",
+    "file-access": "the operating system refuses access to a file: rights, space, name or disk",
     "file-unreadable": "a file is damaged, truncated or in another format",
     "file-remote": "a path is on a server; only local files can be read",
     "dependency-missing": "an optional package is not installed, or too old",
@@ -178,6 +179,26 @@ class GeotuneError(Exception):
     def __reduce__(self) -> tuple[object, ...]:
         # worker processes send errors to their parent
         return _rebuild, (type(self), str(self), self.code, self.key, self.file)
+
+
+class OutputError(GeotuneError, OSError):
+    """A file or folder that cannot be written.
+
+    Attributes:
+        strerror: the reason, in the words of the operating system.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str = "output-not-writable",
+        key: str | None = None,
+        file: str | Path | None = None,
+        reason: str = "",
+    ) -> None:
+        super().__init__(message, code=code, key=key, file=file)
+        self.strerror = reason
 
 
 class RecipeError(GeotuneError):

@@ -25,6 +25,7 @@ from geotune.api.init.layout import PAGES
 from geotune.api.init.settings import set_length
 from geotune.config import Recipe, load_recipe
 from geotune.data.raster.open_raster import open_raster
+from geotune.utils.paths import files_below
 from helpers.annotation_files import PER_IMAGE, Thing, upright, write_coco, write_points
 from helpers.errors import raises
 
@@ -559,6 +560,100 @@ def test_options_that_do_not_fit_the_labels(tmp_path: Path) -> None:
         init(tmp_path / "a", tmp_path / "x.yaml", task="detect")
     with raises("class-count", mentions=["2 values: 0, 255"]):
         init(tmp_path / "a", tmp_path / "x.yaml", classes=["roof"])
+
+
+def test_options_without_an_effect(tmp_path: Path) -> None:
+    for i, name in enumerate(NAMES[:4]):
+        write_image(tmp_path / "a" / f"{name}.tif", i)
+        write_mask(tmp_path / "a" / f"{name}_mask.png", i)
+    with raises("option-not-applicable", mentions=["--class-field kind", "vector"]):
+        init(tmp_path / "a", tmp_path / "x.yaml", class_field="kind")
+    with raises("option-invalid", mentions=["--bands"]):
+        init(tmp_path / "a", tmp_path / "x.yaml", bands=[])
+    with raises("output-not-writable", file=tmp_path / "a" / NAMES[0] / "x.yaml"):
+        (tmp_path / "a" / NAMES[0]).touch()
+        init(tmp_path / "a", tmp_path / "a" / NAMES[0] / "x.yaml")
+
+
+def test_links_that_lead_nowhere_or_to_themselves(tmp_path: Path) -> None:
+    for i, name in enumerate(NAMES[:4]):
+        write_image(tmp_path / "a" / f"{name}.tif", i)
+        write_mask(tmp_path / "a" / f"{name}_mask.png", i)
+    (tmp_path / "a" / "self.tif").symlink_to("self.tif")
+    (tmp_path / "a" / "gone.tif").symlink_to("nowhere.tif")
+    (tmp_path / "a" / "again").symlink_to("..")
+    assert len(files_below(tmp_path / "a")) == 8
+
+
+def test_an_empty_class_folder(tmp_path: Path) -> None:
+    for i in range(6):
+        write_image(tmp_path / "a" / ("road", "field")[i % 2] / f"{i}.png", i, crs=None)
+    (tmp_path / "a" / "forest").mkdir()
+    with raises("scenes-missing", file=tmp_path / "a" / "forest", mentions=["remove the folder"]):
+        init(tmp_path / "a", tmp_path / "x.yaml")
+
+
+def test_masks_in_a_folder_of_any_name_beside_images_of_one_band(tmp_path: Path) -> None:
+    for i, name in enumerate(NAMES):
+        write_image(tmp_path / "a" / "bilder" / f"{name}.tif", i, bands=1)
+        write_mask(tmp_path / "a" / "masken" / f"{name}.png", i)
+    recipe = written(tmp_path / "a")
+    assert recipe.task.kind == "segment" and "masken" in str(recipe.data.labels)
+
+
+def test_nan_pixels_of_images_without_a_nodata_value_are_no_data(tmp_path: Path) -> None:
+    for i, name in enumerate(NAMES[:4]):
+        path = write_image(tmp_path / "a" / f"{name}.tif", i)
+        with rasterio.open(path) as file:
+            values, profile = file.read().astype(np.float32), file.profile
+        values[:, :9] = np.nan
+        with rasterio.open(path, "w", **{**profile, "dtype": "float32"}) as file:
+            file.write(values)
+        write_mask(tmp_path / "a" / f"{name}_mask.png", i)
+    nodata = written(tmp_path / "a").data.nodata
+    assert nodata is not None and np.isnan(nodata)
+
+
+def yolo(folder: Path, line: str, names: str | None = None) -> Path:
+    """Six images with a label each, and the names in `data.yaml`."""
+    for i in range(6):
+        write_image(folder / "images" / f"{i}.png", i, crs=None)
+        (folder / "labels").mkdir(exist_ok=True)
+        (folder / "labels" / f"{i}.txt").write_text(line)
+    if names is not None:
+        (folder / "data.yaml").write_text(f"names: {names}\n")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("line", "names", "code", "mentions"),
+    [
+        ("3 0.5 0.5 0.2 0.2", "[ship]", "class-unknown", ["1 name (ship)", "class 3"]),
+        ("0 0.5 0.5 0.2 0.2", "5", "file-unreadable", ["names: found 5", "[ship, crane]"]),
+        ("0 0.5 0.5 nan 0.2", "[ship]", "row-invalid", ["0.txt", "line 1", "not finite"]),
+        ("", "[ship]", "label-format-unknown", ["0.txt", "empty", "all 6 label files"]),
+    ],
+)
+def test_labels_that_do_not_fit_their_names(
+    tmp_path: Path, line: str, names: str, code: str, mentions: list[str]
+) -> None:
+    with raises(code, mentions=mentions):
+        init(yolo(tmp_path / "a", line, names), tmp_path / "x.yaml")
+
+
+def test_names_by_number_keep_their_numbers(tmp_path: Path) -> None:
+    folder = yolo(tmp_path / "a", "2 0.5 0.5 0.2 0.2", "{0: ship, 2: crane}")
+    init(folder, tmp_path / "x.yaml")
+    values = yaml.safe_load((tmp_path / "x.yaml").read_text())
+    assert values["task"]["classes"] == ["ship", "class_1", "crane"]
+
+
+def test_labels_in_damaged_json(tmp_path: Path) -> None:
+    write_image(tmp_path / "a" / "a.png", crs=None)
+    (tmp_path / "a" / "annotations.json").write_text('{"images": [')
+    path = tmp_path / "a" / "annotations.json"
+    with raises("file-unreadable", file=path, mentions=["invalid or truncated JSON"]):
+        init(tmp_path / "a", tmp_path / "x.yaml")
 
 
 def test_pages_that_errors_name_exist() -> None:

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
+import yaml
+from pydantic import TypeAdapter, ValidationError
 
 from geotune.config import parse_recipe, parse_size
+from geotune.config.units import Nodata
 from helpers.errors import raises
 
 
@@ -38,3 +42,15 @@ def test_invalid_size_is_an_error(tiny_values: Callable[..., dict[str, Any]], te
     if text is not None:
         with raises("recipe-invalid", key="train.cache_limit", mentions=["8GB"]):
             parse_recipe(tiny_values({"train.cache_limit": text}))
+
+
+def test_nan_is_a_nodata_value_and_stays_equal() -> None:
+    """`geotune check` proposes it for images with NaN pixels."""
+    read = TypeAdapter(Nodata)
+    value = read.validate_python(yaml.safe_load(".nan"))
+    assert np.isnan(value) and read.dump_python(value, mode="json") == "nan"
+    again = read.validate_python("nan")
+    assert {"nodata": again} == {"nodata": value}, "the same object, so that recipes are equal"
+    assert read.validate_python(-9999) == -9999 == read.dump_python(-9999.0, mode="json")
+    with pytest.raises(ValidationError, match=r"expected a number or \.nan"):
+        read.validate_python(float("inf"))

@@ -153,6 +153,7 @@ def test_bad_requests(train: Train, cut_off: CutOff, tmp_path: Path) -> None:
     for overrides, mentions in (
         (["train.epochs=1"], ["train.epochs=1", "2 are complete"]),
         (["train.epochs=9", "train.lr=1"], ["train.lr: 0.003 -> 1", "only train.epochs"]),
+        (["train.epochs=9", "train.run=other"], ["train.run cannot change"]),
         (["train.epochs=9"], ["no checkpoint", "--overwrite"]),
     ):
         with raises("run-not-continued", key="train.epochs", file=run, mentions=mentions):

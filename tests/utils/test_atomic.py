@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import errno
 import os
 from pathlib import Path
 
 import pytest
 
-from geotune.utils.atomic import write_atomically
+from geotune.errors import OutputError
+from geotune.utils.atomic import check_writable, replacing, write_atomically
+from helpers.errors import raises
 
 
 def test_file_is_replaced_in_a_new_folder(tmp_path: Path) -> None:
@@ -31,3 +35,30 @@ def test_failure_keeps_the_old_file_only(tmp_path: Path, monkeypatch: pytest.Mon
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["file.bin"]
+
+
+def test_error_of_the_system_names_the_file_and_not_its_incomplete_copy(tmp_path: Path) -> None:
+    path = tmp_path / "file.bin"
+    with (
+        raises("output-not-writable", file=path, mentions=["No space left", "free disk"]) as caught,
+        replacing(path),
+    ):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert isinstance(caught.value, OSError) and "No space" in str(caught.value.strerror)
+    again = copy.copy(caught.value)  # as between processes
+    assert type(again) is OutputError and str(again) == str(caught.value) and again.file == path
+    with pytest.raises(FileNotFoundError, match="other"), replacing(path):
+        (tmp_path / "other").read_bytes()
+    (tmp_path / "file").touch()
+    with raises("output-not-writable", file=tmp_path / "file" / "a"):
+        write_atomically(tmp_path / "file" / "a", b"")
+
+
+def test_paths_that_cannot_be_written_are_known_before(tmp_path: Path) -> None:
+    check_writable(tmp_path / "new" / "folder" / "file")
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "file").touch()
+    check_writable(tmp_path / "file")
+    for path, mention in ((tmp_path, "is a folder"), (tmp_path / "file" / "a" / "b", "is a file")):
+        with raises("output-not-writable", file=path, mentions=[mention]):
+            check_writable(path)

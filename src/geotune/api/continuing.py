@@ -21,6 +21,12 @@ def continued_recipe(folder: RunDir, overrides: Sequence[str]) -> tuple[Recipe, 
     """
     saved = _saved_recipe(folder)
     recipe = load_recipe(folder.recipe, overrides)[0]
+    if any(text.startswith("train.run=") for text in overrides):
+        raise _error(
+            folder,
+            "train.run cannot change when a run is continued: its folder stays; leave it out, or "
+            "copy the folder and continue the copy",
+        )
     other = [c for c in changed_keys(saved, recipe) if c.partition(":")[0] not in CONTINUABLE]
     if other:
         raise _error(

@@ -199,6 +199,7 @@ def predict(
             "--tta or --ensemble a score is the mean over all predictions; remove --uncertainty",
             code="option-not-applicable",
         )
+    _check_score(score, kind, run)
     layer = _feature_layer(formats, kind, polygons, run)
     polygon_options = PolygonOptions(min_area, simplify, right_angles)
     if kind != "classes" or not polygons:
@@ -212,7 +213,7 @@ def predict(
         "bands": built.normalization.bands,
         "batch_size": batch_size,
         "device": pick_device(device),
-        "window": window or settings.window,
+        "window": settings.window if window is None else window,
         "metadata": built.backbone.metadata,
     }
     from geotune.api.prediction_items import PredictionItems
@@ -266,6 +267,17 @@ def predict(
             result = _with_notes(result, scene_notes)
             results.append(result if items is None else items.write(result, {name: source}))
     return results
+
+
+def _check_score(score: float | None, kind: str, run: Path) -> None:
+    """Raise `GeotuneError` for a minimum score of what has none, or outside 0 to 1."""
+    if score is not None and kind != "objects":
+        raise GeotuneError(
+            f"--score: only for objects, but {run} predicts {kind}; remove the option",
+            code="option-not-applicable",
+        )
+    if score is not None and not 0 <= score <= 1:
+        raise GeotuneError(f"--score: found {score:g}, expected 0 to 1", code="option-invalid")
 
 
 def _feature_layer(formats: Sequence[FeatureFormat], kind: str, polygons: bool, run: Path) -> str:

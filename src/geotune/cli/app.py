@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -9,7 +10,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NoReturn
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -109,6 +110,24 @@ AFTER_INTERRUPT = {
 """What an interrupted command leaves, if it leaves something."""
 
 
+REFUSED = {
+    errno.EACCES: "check the rights of the file and its folder",
+    errno.EPERM: "check the rights of the file and its folder",
+    errno.EROFS: "the disk is mounted for reading only: choose another folder",
+    errno.ENOSPC: "free disk space, or choose another folder",
+    errno.EDQUOT: "free disk space, or choose another folder",
+    errno.EFBIG: "the file system holds no file of this size: choose another folder",
+    errno.ENOTDIR: "a part of the path is a file: correct the path",
+    errno.EISDIR: "expected a file: correct the path",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ELOOP: "a link leads to itself: remove it, or correct the path",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.ENFILE: "close other programs, which have too many files open",
+    errno.EIO: "the disk fails: check it, or choose another folder",
+}
+"""What to do if the operating system refuses a file for reasons outside geotune."""
+
+
 def main() -> None:
     """Run a command and exit with one of the codes in `docs/reference/commands.md`.
 
@@ -135,12 +154,23 @@ def main() -> None:
     except GeotuneError as error:
         _print_error(argv, str(error), error.code, error.key, error.file)
         sys.exit(1)
+    except OSError as error:
+        if error.errno not in REFUSED:
+            _unexpected(argv, error)
+        where = os.getcwd() if error.filename is None else error.filename
+        text = f"{where}: {error.strerror}; {REFUSED[error.errno]}"
+        _print_error(argv, text, "file-access", file=Path(os.fsdecode(where)))
+        sys.exit(1)
     except Exception as error:
-        logging.getLogger("geotune").debug("unexpected error", exc_info=True)
-        text = f"unexpected {type(error).__name__}: {error}; this is a mistake in geotune, please "
-        text += "report it with the output of the same command and --log-level debug"
-        _print_error(argv, text, "internal")
-        sys.exit(3)
+        _unexpected(argv, error)
+
+
+def _unexpected(argv: Sequence[str], error: Exception) -> NoReturn:
+    logging.getLogger("geotune").debug("unexpected error", exc_info=True)
+    text = f"unexpected {type(error).__name__}: {error}; this is a mistake in geotune, please "
+    text += "report it with the output of the same command and --log-level debug"
+    _print_error(argv, text, "internal")
+    sys.exit(3)
 
 
 def _print_error(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from geotune.cli.console import Json, message, out, print_json
+from geotune.cli.console import Json, escape, message, out, print_json
 from geotune.errors import GeotuneError
 
 
@@ -50,8 +50,8 @@ def average(
     for note in result.notes:
         message(f"note: {note}")
     for folder, share in zip(adapters, result.weights, strict=True):
-        out().print(f"{share:6.1%}  {folder}")
-    out().print(f"adapter: {result.folder}")
+        out().print(f"{share:6.1%}  {escape(str(folder))}")
+    out().print(f"adapter: {escape(str(result.folder))}")
 
 
 def _numbers(text: str | None) -> list[float] | None:

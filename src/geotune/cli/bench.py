@@ -66,7 +66,7 @@ def bench(
             out().print(f"[dim]{escape(notes(table, options))}[/dim]")
         for published in result.published:
             out().print(published_for_terminal(published))
-        out().print(f"page: {result.folder / PAGE}")
+        out().print(f"page: {escape(str(result.folder / PAGE))}")
     failed = [row for row in result.rows if row["status"] == "failed"]
     if failed:
         run, error = failed[0]["run"], failed[0]["error"]

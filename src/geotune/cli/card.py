@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from geotune.cli.console import Json, out, print_json
+from geotune.cli.console import Json, escape, out, print_json
 
 
 def card(
@@ -35,4 +35,4 @@ def card(
     if as_json:
         print_json({"card": str(path)})
         return
-    out().print(f"card: {path}")
+    out().print(f"card: {escape(str(path))}")

@@ -79,7 +79,7 @@ def _show_check(result: CheckResult) -> None:
         out().print(table)
     counts = ", ".join(pluralize(result.count(word), word) for word in SEVERITY_STYLES)
     out().print(f"{pluralize(result.scenes, 'scene')} read: {counts}")
-    out().print(f"page: {result.page}")
+    out().print(f"page: {escape(str(result.page))}")
 
 
 def _share(counts: dict[str, int], name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,7 +21,7 @@ def out() -> Console:
     """Standard output, for results."""
     from rich.console import Console
 
-    return Console(highlight=False, soft_wrap=True)
+    return Console(highlight=False, soft_wrap=True, emoji=False)  # hub:a: is a name
 
 
 @cache
@@ -28,7 +29,7 @@ def err() -> Console:
     """Standard error, for progress, notes and errors; one console, as lines move its bars."""
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    return Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 
 def show_progress() -> ProgressDisplay:
@@ -45,13 +46,18 @@ def show_progress() -> ProgressDisplay:
 
 
 def escape(text: str) -> str:
-    """Text without console markup."""
-    return text.replace("[", r"\[")
+    r"""Text without console markup; `\[` stays, too."""
+    # only what looks like a tag needs its backslashes twice
+    return re.sub(
+        r"(\\*)\[([a-z#/@][^[]*?\])?",
+        lambda m: m[1] * (2 if m[2] else 1) + r"\[" + (m[2] or ""),
+        text,
+    )
 
 
 def message(text: str) -> None:
     """Print a line to standard error."""
-    err().print(f"[dim]{escape(text)}[/dim]")
+    err().print(text, style="dim", markup=False)
 
 
 def print_json(values: Any) -> None:

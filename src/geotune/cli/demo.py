@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from geotune.cli.console import Json, message, out, print_json, show_progress
+from geotune.cli.console import Json, escape, message, out, print_json, show_progress
 from geotune.cli.metrics_table import metrics_table
 
 NEXT = ("train longer", "train with another method", "map another scene")
@@ -34,12 +34,12 @@ def demo(
         return
     out().print(metrics_table("test", result["metrics"]))
     for label in ("backbone", "recipe", "adapter"):
-        out().print(f"{label}: {result[label]}")
+        out().print(f"{label}: {escape(str(result[label]))}")
     out().print("\nOpen in a browser:")
-    out().print(f"report: {result['report']}")
+    out().print(f"report: {escape(str(result['report']))}")
     out().print("Open in QGIS:")
     for label in ("project", "map", "polygons"):
-        out().print(f"{label}: {result[label]}")
+        out().print(f"{label}: {escape(str(result[label]))}")
     out().print("\nTry next:")
     for why, command in zip(NEXT, result["next"], strict=True):
-        out().print(f"{command}  [dim]# {why}[/dim]")
+        out().print(f"{escape(command)}  [dim]# {why}[/dim]")

@@ -96,9 +96,10 @@ def show_fit(result: FitResult, as_json: bool) -> None:
             }
         )
         return
+    folder = escape(str(result.run))
     if result.status == "complete":
         out().print(
-            f"{result.run}: training is complete; geotune fit {result.run} train.epochs=N trains "
+            f"{folder}: training is complete; geotune fit {folder} train.epochs=N trains "
             "more epochs, --overwrite starts again"
         )
     else:
@@ -113,19 +114,19 @@ def show_fit(result: FitResult, as_json: bool) -> None:
         + (f"; tensors of a step {tensors / 1e9:.2f} GB" if tensors else "")
         + (f", predicted {predicted / 1e9:.2f} GB" if predicted else "")
     )
-    out().print(f"adapter: {result.run / 'adapter.safetensors'}")
-    out().print(f"report: {result.run / 'report.html'}")
-    run = shlex.quote(str(result.run))
+    out().print(f"adapter: {folder}/adapter.safetensors")
+    out().print(f"report: {folder}/report.html")
+    run = escape(shlex.quote(str(result.run)))
     continued = summary.get("continued_backbone")
     if continued is not None:
         if continued["fingerprint"]:
             path = result.run / "backbone.safetensors"
-            out().print(f"backbone: {path}")
+            out().print(f"backbone: {escape(str(path))}")
             start = f"backbone.weights={shlex.quote(str(path))}"
         else:
             out().print(f"no backbone.safetensors: {escape(continued['reason'])}")
-            start = f"--from {run}"
-        out().print(f"next:\n  geotune fit RECIPE {start}  [dim]# the later task[/dim]")
+            start = f"--from {shlex.quote(str(result.run))}"
+        out().print(f"next:\n  geotune fit RECIPE {escape(start)}  [dim]# the later task[/dim]")
         return
     out().print(f"next:\n  geotune test {run}  [dim]# the metrics of the test split[/dim]")
     out().print(f"  geotune predict {run} IMAGES --out maps  [dim]# maps, or objects[/dim]")

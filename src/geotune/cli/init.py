@@ -144,8 +144,8 @@ def _show(result: InitResult) -> None:
 
 
 def _show_next(recipe: Path) -> None:
-    path = shlex.quote(str(recipe))
-    out().print(f"recipe: {recipe}\nnext:")
+    path = escape(shlex.quote(str(recipe)))
+    out().print(f"recipe: {escape(str(recipe))}\nnext:")
     for command, purpose in (
         ("check", "the data, with a page of images and labels"),
         ("plan", "the memory of a training; with --time also its time"),

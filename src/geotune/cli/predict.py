@@ -157,9 +157,9 @@ def predict(
         return
     for result in results:
         first, *others = result.files
-        out().print(f"{escape(result.name)}: {first}")
+        out().print(f"{escape(f'{result.name}: {first}')}")
         for path in others:
-            out().print(f"  {path}")
+            out().print(f"  {escape(str(path))}")
         line = f"{result.summary}; {result.windows} windows in {result.seconds:.1f} s"
         out().print(f"  {escape(line)}")
         for note in result.notes:

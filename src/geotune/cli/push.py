@@ -72,6 +72,6 @@ def push(
     for name, count in result.files.items():
         out().print(f"{size(count):>10}  {escape(name)}")
     if result.folder is not None:
-        out().print(f"nothing was uploaded; the files are in {result.folder}")
+        out().print(f"nothing was uploaded; the files are in {escape(str(result.folder))}")
         return
     out().print(f"{result.repo}\n{result.url}")

@@ -62,7 +62,7 @@ def test(
             f"seen regions ({gap['seen_in']} scenes) {score(seen)}: {unseen - seen:+.3f}"
             f"{_between(low, high, gap['units'])}"
         )
-    out().print(f"report: {run / 'report.html'}")
+    out().print(f"report: {escape(str(run / 'report.html'))}")
 
 
 def _between(low: float, high: float, units: str) -> str:

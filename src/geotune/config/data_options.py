@@ -23,7 +23,7 @@ from geotune.config.split_options import (
     RandomSplitOptions,
     SplitSection,
 )
-from geotune.config.units import PositiveLength, Resolution
+from geotune.config.units import Nodata, PositiveLength, Resolution
 from geotune.registry import ANNOTATION_FORMATS
 
 MinVisibility = Annotated[
@@ -191,8 +191,8 @@ class OwnDataOptions(DataOptions):
         description="band names in file order, if the files do not name them; by modality if "
         "data.scenes is",
     )
-    nodata: float | None = Field(
-        default=None, description="nodata value, if the files do not declare it"
+    nodata: Nodata | None = Field(
+        default=None, description="nodata value, such as 0 or .nan, if the files do not declare it"
     )
     resolution: Resolution | None = Field(
         default=None,

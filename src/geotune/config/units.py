@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, PlainSerializer, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
 _BYTES: dict[str, int] = {
     unit: base**power
     for base, units in ((1000, "B KB MB GB TB"), (1024, "B KIB MIB GIB TIB"))
     for power, unit in enumerate(units.split())
 }
+
+
+def _nodata(value: float) -> float:
+    if math.isinf(value):
+        raise ValueError(f"found {value}, expected a number or .nan")
+    return math.nan if math.isnan(value) else value  # one object: recipes are compared
+
+
+def _nodata_text(value: float) -> float | str:
+    return "nan" if math.isnan(value) else value
+
+
+Nodata = Annotated[
+    float,
+    Field(allow_inf_nan=True),
+    AfterValidator(_nodata),
+    PlainSerializer(_nodata_text, when_used="json"),  # JSON has no NaN
+    WithJsonSchema({"type": "number"}),
+]
+"""A nodata value; `.nan` for NaN."""
 
 
 def _length(text: str) -> str:

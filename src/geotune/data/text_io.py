@@ -60,14 +60,19 @@ def read_csv(path: Path) -> Iterator[tuple[str, list[str]]]:
 
 def parse_numbers(words: Sequence[object], path: Path, where: str) -> NDArray[np.float64]:
     """Parse numbers. Raises `GeotuneError` with `where`, such as `line 3`, for anything else."""
+    problem = ""
     try:
         if any(isinstance(word, bool) for word in words):
             raise ValueError
-        return np.array([float(word) for word in words])  # type: ignore[arg-type]  # caught below
+        numbers = np.array([float(word) for word in words])  # type: ignore[arg-type]  # caught below
+        if np.isfinite(numbers).all():
+            return numbers
+        problem = ", of which one is not finite; correct or remove it"
     except (TypeError, ValueError, OverflowError):
-        text = " ".join(str(word) for word in words)
-        raise GeotuneError(
-            f"{path}: {where}: found {text[:80]!r}, expected {len(words)} numbers",
-            code="row-invalid",
-            file=path,
-        ) from None
+        pass
+    text = " ".join(str(word) for word in words)
+    raise GeotuneError(
+        f"{path}: {where}: found {text[:80]!r}, expected {len(words)} numbers{problem}",
+        code="row-invalid",
+        file=path,
+    )

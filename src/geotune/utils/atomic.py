@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from geotune.errors import OutputError
 
 
 def sync_to_disk(path: Path) -> None:
@@ -18,16 +20,47 @@ def sync_to_disk(path: Path) -> None:
 def replacing(path: Path) -> Iterator[Path]:
     """A path to write a file to, which then replaces `path`.
 
-    Readers of `path` see either the old or the complete new file.
+    Readers of `path` see either the old or the complete new file. Raises `OutputError`, also for an
+    `OSError` in the context that is about no other file.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     incomplete = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _not_writable(path, error) from error
     try:
         yield incomplete
         sync_to_disk(incomplete)
         incomplete.replace(path)
+    except OSError as error:
+        if isinstance(error, OutputError) or error.filename not in (None, str(incomplete)):
+            raise
+        raise _not_writable(path, error) from error
     finally:
-        incomplete.unlink(missing_ok=True)
+        with suppress(OSError):  # of a folder that cannot be written, too
+            incomplete.unlink(missing_ok=True)
+
+
+def check_writable(path: Path) -> None:
+    """Raise `OutputError` if a file cannot be written to `path`, before the work for it starts."""
+    if path.is_dir():
+        raise OutputError(f"{path}: is a folder; expected a file: name one in it", file=path)
+    folder = path.parent
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir():
+        raise OutputError(f"{path}: {folder} is a file; choose a path in a folder", file=path)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError(f"{path}: {folder} is not writable; choose another folder", file=path)
+
+
+def _not_writable(path: Path, error: OSError) -> OutputError:
+    reason = error.strerror or str(error)
+    return OutputError(
+        f"{path}: cannot be written ({reason}); choose another folder, or free disk space",
+        file=path,
+        reason=reason,
+    )
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -35,6 +35,8 @@ def files_below(folder: Path, is_leaf: Callable[[Path], bool] = lambda path: Fal
         with os.scandir(here) as entries:
             for entry in entries:
                 path = here / entry.name
+                if entry.is_symlink() and not path.exists():  # also a link to itself
+                    continue
                 if entry.is_file() or (entry.is_dir() and is_leaf(path)):
                     found.append(path)
                 elif entry.is_dir() and entry.is_symlink():

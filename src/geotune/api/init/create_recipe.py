@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
@@ -37,7 +38,7 @@ from geotune.data.raster.source import RasterSource
 from geotune.data.scenes.scene import Scene
 from geotune.errors import GeotuneError
 from geotune.factory.build_data import open_data
-from geotune.utils.atomic import write_atomically
+from geotune.utils.atomic import check_writable, write_atomically
 from geotune.utils.progress import OnProgress, ignore_progress
 from geotune.utils.text import join_some, pluralize
 
@@ -102,6 +103,13 @@ def init(
                 code="output-exists",
                 file=path,
             )
+    check_writable(out)
+    if bands is not None and not bands:
+        raise GeotuneError(
+            "--bands: found no name; give the names of the bands in file order, or leave it out",
+            code="option-invalid",
+            key="data.bands",
+        )
     request = Request(task, classes, class_field)
     kept = table.exists()
     try:
@@ -115,7 +123,8 @@ def init(
     header = [
         f"Written by geotune init for {folder}.",
         *(f"{text[0].upper()}{text[1:]}." for text in found),
-        "Paths are relative to the folder that geotune is run in. All keys: geotune list.",
+        "Paths are relative to the folder that geotune is run in. All keys of a section, such as "
+        "data: geotune list data.",
     ]
     write_atomically(out, draft.to_yaml(header).encode())
     return InitResult(out, found, dict(draft.comments), issues)
@@ -133,6 +142,13 @@ def _draft(
     """The recipe, what the folder holds, and the issues of the data."""
     on_message(f"looking at {folder}")
     layout = find_layout(folder, table)
+    if request.class_field is not None and layout.kind != "vector":
+        raise GeotuneError(
+            f"--class-field {request.class_field}: the labels are not polygons or points in vector "
+            f"files, which have attributes; leave it out; see {PAGES['init']}",
+            code="option-not-applicable",
+            key="data.class_field",
+        )
     draft = Draft()
     for name, value in layout.data.items():
         draft.set(f"data.{name}", value, layout.comments.get(f"data.{name}", ""))
@@ -158,7 +174,15 @@ def _draft(
     window = set_window(draft, scenes)
     set_decoder(draft, scenes)
     on_message("reading images and labels")
-    scans = _scan(scenes, window, on_progress)
+    try:
+        scans = _scan(scenes, window, on_progress)
+    except GeotuneError as error:
+        if error.code != "pixels-invalid":
+            raise
+        text = "images have NaN pixels and declare no nodata value: read as pixels without data"
+        draft.set("data.nodata", math.nan, text)
+        scenes = _open_scenes(draft)
+        scans = _scan(scenes, window, on_progress)
     issues = _set_split(draft, folder, layout, scenes, scans, window)
     set_length(draft, scenes, window)
     set_training(draft, on_message)

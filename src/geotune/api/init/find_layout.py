@@ -13,6 +13,7 @@ from geotune.api.init.class_folders import class_folders
 from geotune.api.init.dates import HINT, describe_dates, places_of
 from geotune.api.init.layout import PAGES, PLACE, Labels, Layout, label_kind, write_rows
 from geotune.api.init.listed import from_table
+from geotune.api.init.mask_values import read_mask_values
 from geotune.api.init.pairing import (
     SPLIT_WORDS,
     Pairs,
@@ -30,6 +31,7 @@ from geotune.data.scenes.find import RASTER_SUFFIXES, is_image
 from geotune.data.scenes.sentinel2 import is_safe, safe_bands
 from geotune.errors import GeotuneError
 from geotune.utils.paths import files_below, is_system_file
+from geotune.utils.progress import ignore_progress
 from geotune.utils.text import join_some, nfc, pluralize
 
 
@@ -83,6 +85,7 @@ def find_layout(folder: Path, table: Path) -> Layout:
     if found is None and not masks and {path.suffix for path in others} <= {".csv", ".txt"}:
         found = class_folders(folder, images, table)
     if found is None:
+        _check_json(others)
         raise _no_labels(folder, images, masks, others)
     return _with_products(_with_dates(found, places))
 
@@ -126,7 +129,12 @@ def _separate_masks(folder: Path, rasters: Sequence[Path]) -> tuple[list[Path], 
         return list(rasters), []
     if any(is_safe(group[0]) for group in (one, other)):
         return (one, other) if is_safe(one[0]) else (other, one)
-    bands = [read_header(group[0]).count for group in (one, other)]
+    headers = [read_header(group[0]) for group in (one, other)]
+    bands = [header.count for header in headers]
+    if bands == [1, 1] and headers[0].shape == headers[1].shape:
+        many = [read_mask_values(group[:1], ignore_progress).continuous for group in (one, other)]
+        if many[0] != many[1]:  # images have many values, masks few
+            return (one, other) if many[0] else (other, one)
     if sorted(bands)[0] != 1 or bands[0] == bands[1]:
         return list(rasters), []
     return (one, other) if bands[1] == 1 else (other, one)
@@ -300,6 +308,16 @@ def _in_coco(images: Sequence[Path], files: Sequence[Path]) -> dict[Path, Path |
 
 
 # ---------------------------------------------------------------- messages
+def _check_json(files: Sequence[Path]) -> None:
+    """Raise `GeotuneError` for a JSON file that cannot be read, and may hold the labels."""
+    for path in (path for path in files if path.suffix.lower() == ".json"):
+        try:
+            detect_format([path])
+        except GeotuneError as error:
+            if error.code == "file-unreadable":
+                raise
+
+
 def _no_labels(
     folder: Path, images: Sequence[Path], masks: Sequence[Path], others: Sequence[Path]
 ) -> GeotuneError:

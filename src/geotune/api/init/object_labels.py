@@ -32,7 +32,7 @@ from geotune.data.raster.source import RasterSource
 from geotune.data.text_io import read_words
 from geotune.errors import GeotuneError
 from geotune.utils.paths import files_below
-from geotune.utils.text import pluralize
+from geotune.utils.text import join_some, pluralize
 
 NAME_FILES = ("classes.txt", "obj.names", "data.yaml", "dataset.yaml")
 """Files of YOLO's tools that name the classes."""
@@ -73,7 +73,10 @@ def describe_objects(
         )
     found = class_names(counts)
     totals = {text: counts[value] for text, value in found.items()}
-    names = _numbered(folder, counts) if known.class_indices else found
+    names = found
+    if known.class_indices:
+        names = _numbered(folder, counts)
+        totals = {text: counts[i] for text, i in names.items() if counts[i]}
     if name == "points":
         if _in_coordinates(parsed, [rasters[image] for image in labelled]):
             request = replace(request, task=require_task(request, "points in a CRS", "density"))
@@ -101,15 +104,40 @@ def _numbered(folder: Path, counts: Mapping[Any, int]) -> dict[str, int]:
     highest = max(int(value) for value in counts)
     files = files_below(folder)
     for path in (path for name in NAME_FILES for path in files if path.name == name):
-        if path.suffix == ".yaml":
-            listed = read_values(path, "YOLO's description of the data", "names").get("names")
-            if isinstance(listed, dict):
-                listed = [listed[key] for key in sorted(listed)]
-        else:
-            listed = [" ".join(words) for _, words in read_words(path)]
-        if isinstance(listed, list) and len(listed) > highest:
-            return {str(name): i for i, name in enumerate(listed)}
+        names = _names_in(path)
+        if names is None:
+            continue
+        if len(names) <= highest:
+            raise GeotuneError(
+                f"{path}: found {pluralize(len(names), 'name')} ({join_some(names, 5)}), but the "
+                f"labels have class {highest}, which needs {highest + 1}; complete the names, or "
+                "correct the labels",
+                code="class-unknown",
+                key="task.classes",
+                file=path,
+            )
+        return {name: i for i, name in enumerate(names)}
     return {f"class_{i}": i for i in range(highest + 1)}
+
+
+def _names_in(path: Path) -> list[str] | None:
+    """Names of the classes by index in a file of YOLO's tools; None if it has none."""
+    if path.suffix != ".yaml":
+        return [" ".join(words) for _, words in read_words(path)]
+    listed = read_values(path, "YOLO's description of the data", "names").get("names")
+    if listed is None:
+        return None
+    if isinstance(listed, dict) and all(type(key) is int and key >= 0 for key in listed):
+        listed = [listed.get(i, f"class_{i}") for i in range(max(listed, default=-1) + 1)]
+    if not isinstance(listed, list):
+        raise GeotuneError(
+            f"{path}: names: found {listed!r}, expected a list such as [ship, crane], or names by "
+            "number such as 0: ship",
+            code="file-unreadable",
+            key="task.classes",
+            file=path,
+        )
+    return [str(name) for name in listed]
 
 
 def _turned(points: NDArray[np.float64]) -> bool:

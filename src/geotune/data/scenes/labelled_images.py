@@ -120,10 +120,10 @@ def _by_folder(images: Path, classes: Sequence[str], column: str) -> dict[str, L
         for path in sorted(images.iterdir())
         if path.is_dir() and not is_system_file(path.relative_to(images))
     }
-    _check_classes(folders, classes, f"{images}: the folder")
     listed: dict[str, LabelledImage] = {}
-    for name, folder in folders.items():
-        files = rasters_in(files_below(folder), folder)
+    found = {name: rasters_in(files_below(folder), folder) for name, folder in folders.items()}
+    for name, files in found.items():
+        folder = folders[name]
         if not files:
             raise GeotuneError(
                 f"{folder}: contains no image ({', '.join(RASTER_SUFFIXES)}); remove the folder, "
@@ -132,6 +132,8 @@ def _by_folder(images: Path, classes: Sequence[str], column: str) -> dict[str, L
                 key="data.images",
                 file=folder,
             )
+    _check_classes(folders, classes, f"{images}: the folder")
+    for name, files in found.items():
         target = ImageClass([*map(_key, classes)].index(_key(name)))
         for path in files:
             _add(listed, images, LabelledImage(path, target, None, {}), str(path))
