@@ -13,12 +13,14 @@ import numpy as np
 import pytest
 import torch
 
+from geotune.adapter_config import load_adapter_config
 from geotune.adapter_io import adapter_state
 from geotune.api.exporting import export
 from geotune.api.prediction import predict
 from geotune.boxes.nms import nms
 from geotune.config import parse_recipe
-from geotune.export_formats.exported_model import as_yolo
+from geotune.export_formats.exported_model import ExportedModel, as_yolo
+from geotune.export_formats.metadata import Exported, describe
 from geotune.export_formats.onnx_file import OnnxModel
 from geotune.export_formats.pt2_file import read_pt2
 from geotune.export_formats.select_detections import Candidates
@@ -269,6 +271,7 @@ def test_yolo_has_centre_and_sides_of_horizontal_boxes() -> None:
         ({"to": "pt2", "precision": "int8"}, ["--precision int8", "--to onnx"]),
         ({"precision": "int8"}, ["--precision int8", "--scenes"]),
         ({"window": 0}, ["--window 0"]),
+        ({"tolerance": float("nan")}, ["--tolerance nan"]),
     ],
 )
 def test_invalid_options(
@@ -285,6 +288,58 @@ def test_existing_file_stays(adapter: Callable[..., Path]) -> None:
     with raises("output-exists", file=path, mentions=["--overwrite"]):
         export(folder)
     assert path.read_text() == "mine"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_images_of_any_size_are_multiples_of_the_stride(
+    adapter: Callable[..., Path], precision: Any
+) -> None:
+    """Those of other sizes are refused: the traced model would give maps of other pixels."""
+    folder = adapter()
+    result = export(folder, any_size=True, precision=precision)
+    model = OnnxModel(result.path)
+    for shape in ((48, 80), (96, 64)):
+        images = pixels(2, side=96)[..., : shape[0], : shape[1]]
+        [found] = model({"images": images})
+        difference = (torch.from_numpy(found) - expected(folder, images)).abs().max()
+        assert difference < (1e-4 if precision == "fp32" else 1e-2)
+    for shape in ((40, 48), (48, 33)):
+        with pytest.raises(Exception, match="multiples_of_16"):
+            model({"images": pixels(1, side=64)[..., : shape[0], : shape[1]]})
+
+
+@pytest.mark.slow
+def test_archive_of_any_size_is_compared_at_sizes_that_it_accepts(
+    adapter: Callable[..., Path],
+) -> None:
+    folder = adapter()
+    result = export(folder, "pt2", any_size=True)
+    module, _ = read_pt2(result.path)
+    images = pixels(1, side=48)
+    with torch.no_grad():
+        [found] = module(images=torch.from_numpy(images))
+    torch.testing.assert_close(found, expected(folder, images), atol=1e-4, rtol=0)
+
+
+def test_path_that_cannot_be_written_is_refused_first(
+    adapter: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = adapter()
+    monkeypatch.setattr("geotune.factory.build_model.load_adapter", lambda *_, **__: 1 / 0)
+    with raises("output-not-writable", file=folder, mentions=["is a folder"]):
+        export(folder, out=folder, overwrite=True)
+    path = folder / "adapter.json" / "x.onnx"
+    with raises("output-not-writable", file=path, mentions=["is a file"]):
+        export(folder, out=path)
+
+
+def test_description_is_json_if_nan_is_nodata(adapter: Callable[..., Path]) -> None:
+    config = load_adapter_config(adapter())
+    model = ExportedModel(load_adapter(adapter()), nodata=float("nan"))
+    described = describe(Exported(model, config, WINDOW, False, False, "fp32"), "1")
+    assert described["inputs"]["images"]["missing"] == ["NaN"]
+    json.dumps(described, allow_nan=False)
 
 
 def test_deepness_cannot_classify_images(adapter: Callable[..., Path]) -> None:

@@ -13,7 +13,7 @@ import geotune
 from geotune.adapter_config import load_adapter_config
 from geotune.api.recipes import pretraining_error
 from geotune.errors import GeotuneError
-from geotune.utils.atomic import replacing
+from geotune.utils.atomic import check_writable, replacing
 from geotune.utils.progress import ALL_MODULES, OnProgress, ignore_progress, loading_libraries
 
 if TYPE_CHECKING:
@@ -117,8 +117,9 @@ def export(
     if config.sections["task"].get("kind") == "reconstruct":
         raise pretraining_error(run)
     patterns = [*map(str, [scenes] if isinstance(scenes, Path | str) else scenes)]
-    _check_options(to, precision, patterns, window)
+    _check_options(to, precision, patterns, window, tolerance)
     path = Path(out) if out is not None else run / f"{run.resolve().name}{SUFFIXES[to]}"
+    check_writable(path)
     if path.exists() and not overwrite:
         raise GeotuneError(
             f"{path}: exists; choose another --out, or replace it with --overwrite",
@@ -127,11 +128,13 @@ def export(
         )
     size = window or config.prediction.window
     with loading_libraries(on_progress, ALL_MODULES):
+        import torch
+
         from geotune.export_formats.compare import largest_difference
         from geotune.export_formats.exported_model import ExportedModel
         from geotune.export_formats.metadata import Exported
         from geotune.export_formats.precision import TOLERANCE
-        from geotune.export_formats.program import example_inputs
+        from geotune.export_formats.program import LEAST_MULTIPLE, example_inputs
         from geotune.factory.build_model import load_adapter
         from geotune.methods.core.quantization import dequantize_frozen
 
@@ -139,9 +142,9 @@ def export(
     built = load_adapter(run, weights, backbone=backbone, method=method)
     dequantize_frozen(built.model)
     merged, notes = _merge(built)
+    divisor = built.backbone.size_divisor
     if any_size:  # coarse maps of more than one pixel, as those of other sizes
-        divisor = built.backbone.size_divisor
-        size = max(2, -(-size // divisor)) * divisor
+        size = max(LEAST_MULTIPLE, -(-size // divisor)) * divisor
     layout: Any = "yolo" if to == "deepness" else "plain"
     nodata = config.prediction.nodata if nodata is None else nodata
     exported = Exported(
@@ -157,6 +160,11 @@ def export(
 
         check_deepness(exported)
     windows = _windows(patterns, exported, example_inputs(exported.model, size))
+    compared = windows
+    if any_size:  # sizes that the tracing took as constants show at another one
+        other = example_inputs(exported.model, size + divisor)
+        other["images"] = torch.cat([other["images"]] * 2, -1)[..., : size + 2 * divisor]
+        compared = [*windows, *_windows([], exported, other)]
     own = ExportedModel(reference, layout=layout, nodata=nodata)
     limit = TOLERANCE[precision] if tolerance is None else tolerance
     with replacing(path) as incomplete:
@@ -164,7 +172,7 @@ def export(
         run_file = _write(exported, to, incomplete, windows)
         on_progress("tracing", 1, 1)
         on_progress("comparing", 0, 1)
-        difference = largest_difference(own, run_file, windows)
+        difference = largest_difference(own, run_file, compared)
         on_progress("comparing", 1, 1)
         if not difference <= limit:
             raise GeotuneError(
@@ -189,7 +197,7 @@ def export(
         merged,
         difference,
         limit,
-        len(windows),
+        len(compared),
         time.perf_counter() - started,
         (*notes, *_notes(exported, patterns)),
     )
@@ -200,6 +208,7 @@ def _check_options(
     precision: Precision,
     patterns: Sequence[str],
     window: int | None,
+    tolerance: float | None,
 ) -> None:
     problem = ""
     if to not in SUFFIXES:
@@ -213,6 +222,8 @@ def _check_options(
         )
     elif window is not None and window < 1:
         problem = f"--window {window}: expected at least 1"
+    elif tolerance is not None and not tolerance > 0:
+        problem = f"--tolerance {tolerance:g}: expected a number above 0, such as 0.01"
     if problem:
         raise GeotuneError(problem, code="option-invalid")
     if to != "pt2":
@@ -287,7 +298,7 @@ def _write(
         outputs=model.output_names,
         properties=properties,
         title=f"{task} with {exported.config.base['name']}",
-        any_size=exported.any_size,
+        divisor=model.model.encoder.backbone.size_divisor if exported.any_size else None,
     )
     if exported.precision == "fp16":
         to_half(path)
@@ -299,23 +310,14 @@ def _write(
 def _write_pt2(
     exported: Exported, path: Path, description: dict[str, Any]
 ) -> Callable[[Inputs], Sequence[Any]]:
-    import torch
-
     from geotune.export_formats.program import trace
-    from geotune.export_formats.pt2_file import read_pt2, write_pt2
+    from geotune.export_formats.pt2_file import Pt2Model, write_pt2
 
     model: ExportedModel = exported.model
     if exported.precision == "fp16":
         model.halve()
     write_pt2(trace(model, exported.window, any_size=exported.any_size), path, description)
-    module, _ = read_pt2(path)
-
-    def run(inputs: Inputs) -> Sequence[Any]:
-        with torch.no_grad():
-            outputs = module(**{name: torch.from_numpy(x) for name, x in inputs.items()})
-        return [x.numpy() for x in outputs]
-
-    return run
+    return Pt2Model(path)
 
 
 def _shape(name: str, exported: Exported) -> list[int | str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -75,7 +76,10 @@ def describe(exported: Exported, version: str) -> dict[str, Any]:
     images = {
         "shape": exported.image_shape(),
         "bands": list(normalization.bands),
-        "missing": ["NaN", *([] if model.nodata is None else [model.nodata])],
+        "missing": [
+            "NaN",
+            *([] if model.nodata is None or math.isnan(model.nodata) else [model.nodata]),
+        ],
         "gsd_m": exported.gsd_m,
         "normalization": "inside the model: (x - offset) / scale",
         "offset": list(normalization.offset),

@@ -29,7 +29,7 @@ def write_onnx(
     outputs: Sequence[str],
     properties: Mapping[str, str],
     title: str,
-    any_size: bool = False,
+    divisor: int | None = None,
 ) -> None:
     """Write a traced model as one ONNX file.
 
@@ -40,7 +40,8 @@ def write_onnx(
         outputs: names of the outputs.
         properties: the metadata of the file; values are JSON.
         title: a short description.
-        any_size: height and width of the images may vary.
+        divisor: height and width of the images may be any multiples of it, and the model fails
+            for others; None for a fixed size.
 
     Raises `GeotuneError` if the format cannot hold the model, or a package is missing.
     """
@@ -75,7 +76,9 @@ def write_onnx(
     model.producer_name = "geotune"
     model.doc_string = title
     del model.metadata_props[:]
-    _name_dimensions(model.graph, any_size)
+    _name_dimensions(model.graph, divisor is not None)
+    if divisor is not None:
+        _require_multiples(model.graph, divisor)
     for node in [*model.graph.node, *(n for f in model.functions for n in f.node)]:
         del node.metadata_props[:]  # traces of the source code, with paths of this machine
     for key, value in properties.items():
@@ -93,6 +96,37 @@ def _name_dimensions(graph: Any, any_size: bool) -> None:
         for dim in value.type.tensor_type.shape.dim:
             if dim.dim_param in names:
                 dim.dim_param = names[dim.dim_param]
+
+
+def _require_multiples(graph: Any, divisor: int) -> None:
+    """Let the model fail for images whose height or width is no multiple of `divisor`.
+
+    It was traced for multiples: others would give maps of other pixels. ONNX has no assertion; the
+    images are multiplied by the first element of `[1]`, at the remainder of their sides.
+    """
+    from onnx import TensorProto
+    from onnx.helper import make_node, make_tensor
+
+    images = graph.input[0].name
+    for node in graph.node:
+        node.input[:] = ["checked_images" if name == images else name for name in node.input]
+    graph.initializer.extend(
+        [
+            make_tensor("side_divisor", TensorProto.INT64, [], [divisor]),
+            make_tensor("side_accepted", TensorProto.FLOAT, [1], [1.0]),
+        ]
+    )
+    name = f"height_and_width_must_be_multiples_of_{divisor}"
+    checks = [
+        make_node("Shape", [images], ["sides"], start=-2),
+        make_node("Mod", ["sides", "side_divisor"], ["side_remainders"]),
+        make_node("Gather", ["side_accepted", "side_remainders"], ["side_factors"], name=name),
+        make_node("ReduceMax", ["side_factors"], ["side_factor"], keepdims=0),
+        make_node("Mul", [images, "side_factor"], ["checked_images"], name="checked_images"),
+    ]
+    nodes = [*checks, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
 
 
 class OnnxModel:

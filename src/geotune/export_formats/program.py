@@ -15,6 +15,9 @@ from torch.export import Dim, ExportedProgram
 from geotune.errors import GeotuneError
 from geotune.export_formats.exported_model import ExportedModel
 
+LEAST_MULTIPLE = 3
+"""Pixels of the coarsest map on a side of images of any size, at least: fewer give single pixels
+after further down-sampling, which are other operators."""
 MAX_SIDE = 1 << 16
 """Largest height and width of images of any size."""
 EXAMPLE_BATCH = 2
@@ -28,18 +31,22 @@ def trace(model: ExportedModel, window: int, *, any_size: bool = False) -> Expor
         model: on the CPU, in evaluation mode.
         window: height and width of the images.
         any_size: allow images of any height and width that are multiples of the backbone's
-            `size_divisor`, and at least twice as large; not only `window`.
+            `size_divisor`, and at least `LEAST_MULTIPLE` times it; not only `window`.
 
     Raises `GeotuneError` if the model cannot be traced, with what stands in the way.
     """
     divisor = model.model.encoder.backbone.size_divisor
-    inputs = example_inputs(model, max(window, 4 * divisor) if any_size else window)
+    inputs = example_inputs(
+        model, max(window, (LEAST_MULTIPLE + 1) * divisor) if any_size else window
+    )
     batch = Dim("batch", min=1)
     shapes: dict[str, dict[int, Any]] = {name: {0: batch} for name in inputs}
     if any_size:
         sides = inputs["images"].ndim - 2
         for side, name in enumerate(("rows", "columns"), start=sides):
-            shapes["images"][side] = divisor * Dim(name, min=2, max=MAX_SIDE // divisor)
+            shapes["images"][side] = divisor * Dim(
+                name, min=LEAST_MULTIPLE, max=MAX_SIDE // divisor
+            )
     try:
         with torch.no_grad(), quiet():
             return torch.export.export(model, (), dict(inputs), dynamic_shapes=shapes, strict=False)

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.export import ExportedProgram
+
+from geotune.errors import GeotuneError
 
 METADATA = "geotune.json"
 """Name of the description inside the archive."""
@@ -25,3 +30,24 @@ def read_pt2(path: Path) -> tuple[torch.nn.Module, dict[str, Any]]:
     with path.open("rb") as file:
         program = torch.export.load(file, extra_files=extra)
     return program.module(), json.loads(extra[METADATA])
+
+
+class Pt2Model:
+    """An archive, on the CPU."""
+
+    def __init__(self, path: Path) -> None:
+        self.module, _ = read_pt2(path)
+
+    def __call__(self, inputs: Mapping[str, NDArray[np.float32]]) -> list[NDArray[Any]]:
+        """The outputs, in order. Raises `GeotuneError` for a size that the module refuses."""
+        try:
+            with torch.no_grad():
+                outputs = self.module(**{name: torch.from_numpy(x) for name, x in inputs.items()})
+        except AssertionError as error:  # a guard of the tracing
+            height, width = inputs["images"].shape[-2:]
+            raise GeotuneError(
+                f"--to pt2: the traced model refuses images of {height} x {width} pixels: {error}; "
+                "use --to onnx, or export it for one size, without --any-size",
+                code="export-unsupported",
+            ) from error
+        return [x.numpy() for x in outputs]
