@@ -190,3 +190,15 @@ def test_a_card_that_cannot_be_written(adapter: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with raises("output-not-writable", file=tmp_path / "file" / "card.json"):
         card(adapter, tmp_path / "file" / "card.json")
+
+
+def test_a_card_of_another_name_is_replaced_on_request(adapter: Path, tmp_path: Path) -> None:
+    from geotune.api.stac_card import card
+
+    path = tmp_path / "mine.json"
+    path.write_text("mine")
+    with raises("output-exists", file=path, mentions=["--overwrite"]):
+        card(adapter, path)
+    assert path.read_text() == "mine"
+    assert card(adapter, path, overwrite=True) == path and check_item(path)
+    assert card(adapter) == card(adapter) == adapter / "card.json"  # its own place

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from geotune.errors import OutputError
-from geotune.utils.atomic import check_writable, replacing, write_atomically
+from geotune.utils.atomic import check_writable, make_folder, replacing, write_atomically
 from helpers.errors import raises
 
 
@@ -62,3 +62,12 @@ def test_paths_that_cannot_be_written_are_known_before(tmp_path: Path) -> None:
     for path, mention in ((tmp_path, "is a folder"), (tmp_path / "file" / "a" / "b", "is a file")):
         with raises("output-not-writable", file=path, mentions=[mention]):
             check_writable(path)
+
+
+def test_folder_that_cannot_be_created(tmp_path: Path) -> None:
+    make_folder(tmp_path / "a" / "b")
+    make_folder(tmp_path / "a" / "b")
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "a"):
+        with raises("output-not-writable", file=folder, mentions=["choose another"]):
+            make_folder(folder)

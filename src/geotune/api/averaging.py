@@ -16,6 +16,7 @@ from geotune.adapter_io import read_tensors, write_adapter
 from geotune.errors import GeotuneError
 from geotune.hub.download import adapter_source
 from geotune.training.run_dir import changed_values
+from geotune.utils.atomic import make_folder
 from geotune.utils.text import join_some
 
 DOWN, UP = ".lora_A.", ".lora_B."
@@ -83,7 +84,7 @@ def average(
     for folder, state in zip(folders[1:], states[1:], strict=True):
         _check_tensors(folders[0], states[0], folder, state)
     mean, lost = _average_states(states, shares)
-    target.mkdir(parents=True, exist_ok=True)
+    make_folder(target)
     size = write_adapter(target, mean, _average_configs(configs, shares))
     of_hub = tuple(f"adapter: {source}" for source in sources if source.reference is not None)
     return AverageResult(target, shares, size, lost, (*of_hub, *_notes(configs[0], lost)))

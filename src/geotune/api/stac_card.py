@@ -21,13 +21,14 @@ from geotune.utils.atomic import write_atomically
 CARD = "card.json"
 
 
-def card(run: Path | str, out: Path | str | None = None) -> Path:
+def card(run: Path | str, out: Path | str | None = None, *, overwrite: bool = False) -> Path:
     """Write the STAC item of a model, with the machine-learning-model extension (MLM 1.5.2).
 
     Args:
         run: run folder, folder with `adapter.json` and `adapter.safetensors`, or
             `hub:ORG/NAME[@REVISION]`.
-        out: the file; by default `card.json` in the folder of the run.
+        out: the file; by default `card.json` in the folder of the run, which is replaced.
+        overwrite: replace an existing file of another name.
 
     Returns the file. Raises `GeotuneError` if there is no adapter, for an adapter of a pretraining,
     and if the file cannot be written.
@@ -40,6 +41,13 @@ def card(run: Path | str, out: Path | str | None = None) -> Path:
             key="--out",
         )
     path = source.folder / CARD if out is None else Path(out)
+    if out is not None and path.exists() and not overwrite:
+        raise GeotuneError(
+            f"{path}: exists; choose another --out, or replace it with --overwrite",
+            code="output-exists",
+            key="--out",
+            file=path,
+        )
     write_item(path, card_of(source, path.parent))
     return path
 

@@ -14,6 +14,7 @@ def card(
     run: Path,
     *,
     out_file: Annotated[Path | None, Parameter(name="--out")] = None,
+    overwrite: Annotated[bool, Parameter(negative="")] = False,
     as_json: Json = False,
 ) -> None:
     """Write a STAC item that describes the model of a run to catalogues.
@@ -27,11 +28,13 @@ def card(
         A run folder, a folder with adapter.json and adapter.safetensors, or
         hub:ORG/NAME[@REVISION].
     out_file
-        The file; by default card.json in the run folder.
+        The file; by default card.json in the run folder, which is replaced.
+    overwrite
+        Replace an existing file of another name.
     """
     from geotune.api.stac_card import card as write_card
 
-    path = write_card(run, out_file)
+    path = write_card(run, out_file, overwrite=overwrite)
     if as_json:
         print_json({"card": str(path)})
         return

@@ -10,6 +10,18 @@ from pathlib import Path
 from geotune.errors import OutputError
 
 
+def make_folder(path: Path) -> None:
+    """Create a folder for outputs, with its parents. Raises `OutputError` if that is refused."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"{path}: the folder cannot be created ({error.strerror}); choose another one",
+            file=path,
+            reason=error.strerror or "",
+        ) from error
+
+
 def sync_to_disk(path: Path) -> None:
     """Wait until the content of a file is stored, so that a power failure cannot truncate it."""
     with path.open("rb+") as file:

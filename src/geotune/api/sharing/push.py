@@ -24,6 +24,7 @@ from geotune.hub.manifest import MANIFEST, write_manifest
 from geotune.hub.reference import PREFIX, HubReference, check_repo, parse_reference
 from geotune.stac.model_item import model_item
 from geotune.training.run_dir import RunDir
+from geotune.utils.atomic import make_folder
 from geotune.utils.licences import spdx
 
 README, PICTURE = "README.md", "example.png"
@@ -122,7 +123,7 @@ def _staging(dry_run: Path | str | None) -> Iterator[Path]:
             key="--dry-run",
             file=target,
         )
-    target.mkdir(parents=True, exist_ok=True)
+    make_folder(target)
     try:
         yield target
     except BaseException:
