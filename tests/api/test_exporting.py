@@ -291,19 +291,19 @@ def test_existing_file_stays(adapter: Callable[..., Path]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_images_of_any_size_are_multiples_of_the_stride(
-    adapter: Callable[..., Path], precision: Any
-) -> None:
-    """Those of other sizes are refused: the traced model would give maps of other pixels."""
+def test_images_of_any_size_are_multiples_of_the_stride(adapter: Callable[..., Path]) -> None:
+    """Those of other sizes are refused: the traced model would give maps of other pixels.
+
+    In half precision, whose conversion has to keep the refusal.
+    """
     folder = adapter()
-    result = export(folder, any_size=True, precision=precision)
+    result = export(folder, any_size=True, precision="fp16")
     model = OnnxModel(result.path)
     for shape in ((48, 80), (96, 64)):
         images = pixels(2, side=96)[..., : shape[0], : shape[1]]
         [found] = model({"images": images})
         difference = (torch.from_numpy(found) - expected(folder, images)).abs().max()
-        assert difference < (1e-4 if precision == "fp32" else 1e-2)
+        assert difference < 1e-2
     for shape in ((40, 48), (48, 33)):
         with pytest.raises(Exception, match="multiples_of_16"):
             model({"images": pixels(1, side=64)[..., : shape[0], : shape[1]]})
