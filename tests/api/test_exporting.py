@@ -337,7 +337,7 @@ def test_path_that_cannot_be_written_is_refused_first(
 def test_description_is_json_if_nan_is_nodata(adapter: Callable[..., Path]) -> None:
     config = load_adapter_config(adapter())
     model = ExportedModel(load_adapter(adapter()), nodata=float("nan"))
-    described = describe(Exported(model, config, WINDOW, False, False, "fp32"), "1")
+    described = describe(Exported(model, config, WINDOW, False, "fp32"), "1")
     assert described["inputs"]["images"]["missing"] == ["NaN"]
     json.dumps(described, allow_nan=False)
 

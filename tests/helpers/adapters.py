@@ -11,8 +11,13 @@ from geotune.adapter_config import ADAPTER_CONFIG, TENSORS
 from geotune.adapter_io import adapter_state, save_adapter
 from geotune.api.prediction import predict
 from geotune.config import Recipe
-from geotune.factory.build_model import BuiltModel, adapter_sections
+from geotune.factory.build_model import BuiltModel, adapter_sections, build_training
 from geotune.factory.prediction_settings import prediction_settings
+from geotune.hub.manifest import write_manifest
+from geotune.types import BandStatistics
+
+STATISTICS = BandStatistics(("red", "green", "nir"), (430.0, 460.0, 490.0), (75.0, 110.0, 150.0), 9)
+"""Of the tiny scenes, roughly."""
 
 
 def save_built(folder: Path, built: BuiltModel, recipe: Recipe) -> None:
@@ -26,6 +31,13 @@ def save_built(folder: Path, built: BuiltModel, recipe: Recipe) -> None:
         prediction=prediction_settings(recipe, {}),
         version="1",
     )
+
+
+def save_pushed(folder: Path, recipe: Recipe) -> Path:
+    """Save the adapter of an untrained model with its manifest, as a push writes it."""
+    save_built(folder, build_training(recipe, STATISTICS), recipe)
+    write_manifest(folder, [ADAPTER_CONFIG, TENSORS])
+    return folder
 
 
 def check_adapter_alone(run: Path, scenes: Sequence[Path], folder: Path, **options: Any) -> None:

@@ -20,12 +20,9 @@ from geotune.factory.build_model import build_training
 from geotune.hub.connection import reachable
 from geotune.hub.download import BACKBONE, adapter_source, backbone_file, pinned
 from geotune.hub.manifest import MANIFEST, write_manifest
-from geotune.types import BandStatistics
-from helpers.adapters import save_built
+from helpers.adapters import STATISTICS, save_built, save_pushed
 from helpers.errors import raises
 from helpers.hub_server import Hub
-
-STATISTICS = BandStatistics(("red", "green", "nir"), (430.0, 460.0, 490.0), (75.0, 110.0, 150.0), 9)
 
 
 @pytest.fixture(scope="module")
@@ -34,10 +31,7 @@ def adapter(
 ) -> Path:
     """An adapter with its manifest, as a push writes it, for tests that only read it."""
     folder = tmp_path_factory.mktemp("adapter")
-    recipe = parse_recipe(tiny_values())
-    save_built(folder, build_training(recipe, STATISTICS), recipe)
-    write_manifest(folder, [ADAPTER_CONFIG, TENSORS])
-    return folder
+    return save_pushed(folder, parse_recipe(tiny_values()))
 
 
 @pytest.fixture

@@ -15,17 +15,13 @@ from geotune.adapter_config import ADAPTER_CONFIG, TENSORS
 from geotune.api.prediction import predict
 from geotune.config import parse_recipe
 from geotune.data.raster.open_raster import open_raster
-from geotune.factory.build_model import build_training
-from geotune.hub.manifest import write_manifest
 from geotune.stac.prediction_item import prediction_item
-from geotune.types import BandStatistics
-from helpers.adapters import save_built
+from helpers.adapters import save_pushed
 from helpers.errors import raises
 from helpers.hub_server import Hub
 from helpers.stac import check_item
 
 Command = Callable[..., tuple[int, str, str]]
-STATISTICS = BandStatistics(("red", "green", "nir"), (430.0, 460.0, 490.0), (75.0, 110.0, 150.0), 9)
 
 
 @pytest.fixture(scope="module")
@@ -34,10 +30,7 @@ def adapter(
 ) -> Path:
     """An adapter of an untrained model of land and water, for tests that only read it."""
     folder = tmp_path_factory.mktemp("model")
-    recipe = parse_recipe(tiny_values())
-    save_built(folder, build_training(recipe, STATISTICS), recipe)
-    write_manifest(folder, [ADAPTER_CONFIG, TENSORS])
-    return folder
+    return save_pushed(folder, parse_recipe(tiny_values()))
 
 
 @pytest.fixture

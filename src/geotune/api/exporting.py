@@ -12,19 +12,20 @@ from typing import TYPE_CHECKING, Any, Literal
 import geotune
 from geotune.adapter_config import load_adapter_config
 from geotune.api.recipes import pretraining_error
+from geotune.data.scenes.open_scenes import by_modality, open_rasters
 from geotune.errors import GeotuneError
+from geotune.export_formats.precision import TOLERANCE, Precision
 from geotune.utils.atomic import check_writable, replacing
 from geotune.utils.progress import ALL_MODULES, OnProgress, ignore_progress, loading_libraries
 
 if TYPE_CHECKING:
     from geotune.adapter_config import AdapterConfig
-    from geotune.export_formats.compare import Inputs
     from geotune.export_formats.exported_model import ExportedModel
     from geotune.export_formats.metadata import Exported
+    from geotune.export_formats.windows import Inputs
     from geotune.factory.build_model import BuiltModel
 
 Target = Literal["onnx", "pt2", "deepness"]
-Precision = Literal["fp32", "fp16", "int8"]
 
 SUFFIXES = {"onnx": ".onnx", "pt2": ".pt2", "deepness": ".deepness.onnx"}
 CALIBRATION_WINDOWS = 32
@@ -130,49 +131,41 @@ def export(
     with loading_libraries(on_progress, ALL_MODULES):
         import torch
 
-        from geotune.export_formats.compare import largest_difference
+        from geotune.export_formats.compare import largest_difference, predictions
         from geotune.export_formats.exported_model import ExportedModel
         from geotune.export_formats.metadata import Exported
-        from geotune.export_formats.precision import TOLERANCE
         from geotune.export_formats.program import LEAST_MULTIPLE, example_inputs
         from geotune.factory.build_model import load_adapter
         from geotune.methods.core.quantization import dequantize_frozen
 
-    reference = load_adapter(run, weights, backbone=backbone, method=method)
     built = load_adapter(run, weights, backbone=backbone, method=method)
-    dequantize_frozen(built.model)
-    merged, notes = _merge(built)
     divisor = built.backbone.size_divisor
     if any_size:  # coarse maps of more than one pixel, as those of other sizes
         size = max(LEAST_MULTIPLE, -(-size // divisor)) * divisor
     layout: Any = "yolo" if to == "deepness" else "plain"
     nodata = config.prediction.nodata if nodata is None else nodata
-    exported = Exported(
-        ExportedModel(built, layout=layout, nodata=nodata),
-        config,
-        size,
-        any_size,
-        merged,
-        precision,
-    )
+    model = ExportedModel(built, layout=layout, nodata=nodata)
+    exported = Exported(model, config, size, any_size, precision)
     if to == "deepness":
         from geotune.export_formats.deepness import check_deepness
 
         check_deepness(exported)
-    windows = _windows(patterns, exported, example_inputs(exported.model, size))
+    windows = _windows(patterns, exported, example_inputs(model, size))
     compared = windows
     if any_size:  # sizes that the tracing took as constants show at another one
-        other = example_inputs(exported.model, size + divisor)
+        other = example_inputs(model, size + divisor)
         other["images"] = torch.cat([other["images"]] * 2, -1)[..., : size + 2 * divisor]
         compared = [*windows, *_windows([], exported, other)]
-    own = ExportedModel(reference, layout=layout, nodata=nodata)
+    expected = predictions(model, compared)  # before the model is changed for the file
+    dequantize_frozen(built.model)
+    notes = _merge(built)
     limit = TOLERANCE[precision] if tolerance is None else tolerance
     with replacing(path) as incomplete:
         on_progress("tracing", 0, 1)
         run_file = _write(exported, to, incomplete, windows)
         on_progress("tracing", 1, 1)
         on_progress("comparing", 0, 1)
-        difference = largest_difference(own, run_file, compared)
+        difference = largest_difference(model, expected, run_file, compared)
         on_progress("comparing", 1, 1)
         if not difference <= limit:
             raise GeotuneError(
@@ -192,9 +185,9 @@ def export(
         to,
         precision,
         megabytes,
-        {name: _shape(name, exported) for name in exported.model.input_names},
-        list(exported.model.output_names),
-        merged,
+        exported.input_shapes(),
+        list(model.output_names),
+        exported.merged,
         difference,
         limit,
         len(compared),
@@ -232,17 +225,17 @@ def _check_options(
         require_onnx()
 
 
-def _merge(built: BuiltModel) -> tuple[bool, list[str]]:
-    """Merge the method if possible; returns whether, and a note if it failed."""
+def _merge(built: BuiltModel) -> list[str]:
+    """Merge the method if possible; returns a note if it failed."""
     encoder = built.model.encoder
     if not encoder.can_merge:
-        return False, []
+        return []
     try:
         encoder.merge()
     except GeotuneError as error:
-        return False, [f"the method is not merged: {error}"]
+        return [f"the method is not merged: {error}"]
     built.model.eval()
-    return True, []
+    return []
 
 
 def _windows(patterns: Sequence[str], exported: Exported, example: dict[str, Any]) -> list[Inputs]:
@@ -252,9 +245,6 @@ def _windows(patterns: Sequence[str], exported: Exported, example: dict[str, Any
     one = {name: x[:1].numpy() for name, x in example.items()}
     if not patterns:
         return random_windows(exported.config, one)
-    from geotune.api.prediction import by_modality
-    from geotune.data.scenes.open_scenes import open_rasters
-
     config, settings = exported.config, exported.config.prediction
     sources = open_rasters(
         by_modality(patterns),
@@ -318,16 +308,6 @@ def _write_pt2(
         model.halve()
     write_pt2(trace(model, exported.window, any_size=exported.any_size), path, description)
     return Pt2Model(path)
-
-
-def _shape(name: str, exported: Exported) -> list[int | str]:
-    timesteps = exported.model.model.encoder.backbone.timesteps
-    shapes: dict[str, list[int | str]] = {
-        "images": exported.image_shape(),
-        "time": ["batch", timesteps, 2],
-        "location": ["batch", 2],
-    }
-    return shapes[name]
 
 
 def _notes(exported: Exported, patterns: Sequence[str]) -> list[str]:

@@ -6,14 +6,28 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from geotune.adapter_config import AdapterConfig, PredictionSettings, load_adapter_config
+from geotune.adapter_config import AdapterConfig, load_adapter_config
+from geotune.api.class_thresholds import class_thresholds, missed_thresholds
 from geotune.api.recipes import pretraining_error
+from geotune.api.scene_writers import (
+    Predicted,
+    class_map_writer,
+    object_writer,
+    table_rows,
+    value_map_writer,
+    write_table,
+)
 from geotune.data.raster.metadata import check_metadata
 from geotune.data.raster.source import RasterSource
-from geotune.data.scenes.find import Names, Patterns
-from geotune.data.scenes.open_scenes import list_scenes, missed_images, open_rasters
+from geotune.data.scenes.find import Names
+from geotune.data.scenes.open_scenes import (
+    by_modality,
+    list_scenes,
+    missed_images,
+    open_rasters,
+)
 from geotune.data.scenes.quality import with_quality
 from geotune.errors import GeotuneError
 from geotune.factory.build_data import require_dates
@@ -23,41 +37,9 @@ from geotune.inference.polygon_writer import PolygonOptions
 from geotune.utils.progress import ALL_MODULES, OnProgress, ignore_progress, loading_libraries
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from geotune.factory.build_model import BuiltModel
     from geotune.inference.ensemble import Orientations, Spread
-    from geotune.inference.image_table import RowsFn
-    from geotune.tasks.base import TableTask, ValueTask
-
-WORTHWHILE_IOU = 0.01
-"""Gain of a threshold in validation that is mentioned."""
-
-
-class Predicted(Protocol):
-    """A written prediction; each kind has further attributes.
-
-    Attributes:
-        name: of the scene, or of the table.
-        windows: number of windows that the model processed.
-        seconds: wall time.
-        notes: messages for the user.
-        files: written files, the map or table first.
-        summary: the content in one line.
-    """
-
-    @property
-    def name(self) -> str: ...  # noqa: D102
-    @property
-    def windows(self) -> int: ...  # noqa: D102
-    @property
-    def seconds(self) -> float: ...  # noqa: D102
-    @property
-    def notes(self) -> tuple[str, ...]: ...  # noqa: D102
-    @property
-    def files(self) -> list[Path]: ...  # noqa: D102
-    @property
-    def summary(self) -> str: ...  # noqa: D102
+    from geotune.tasks.base import TableTask
 
 
 def predict(
@@ -237,19 +219,19 @@ def predict(
     items = PredictionItems(models, out, built.task.classes) if stac else None
     if kind == "table":
         table_notes = [*missed, *notes(sources)]
-        rows = _table_rows(cast("TableTask", built.task), spread, len(members))
-        table = _write_table(model, rows, sources, out, on_progress, options)
+        rows = table_rows(cast("TableTask", built.task), spread, len(members))
+        table = write_table(model, rows, sources, out, on_progress, options)
         table = _with_notes(table, table_notes)
         return [table if items is None else items.write(table, sources)]
     if kind == "classes":
-        chosen = _class_thresholds(settings, built.task.classes, threshold)
-        missed += _missed_thresholds(settings) if threshold is None else []
-        write = _class_map_writer(built, probabilities, polygons and polygon_options, chosen)
+        chosen = class_thresholds(settings, built.task.classes, threshold)
+        missed += missed_thresholds(settings) if threshold is None else []
+        write = class_map_writer(built, probabilities, polygons and polygon_options, chosen)
         write = partial(write, uncertainty=uncertainty, members=len(members))
     elif kind == "values":
-        write = partial(_value_map_writer(built), uncertainty=uncertainty)
+        write = partial(value_map_writer(built), uncertainty=uncertainty)
     else:
-        write = _object_writer(built, score_thresholds(settings, built, score))
+        write = object_writer(built, score_thresholds(settings, built, score))
     from geotune.inference.sliding_window import WindowOptions
 
     options["overlap"] = overlap
@@ -296,14 +278,6 @@ def _with_notes(result: Any, notes: Sequence[str]) -> Predicted:
     """The result of a writer with further notes, before its own."""
     changed: Predicted = replace(result, notes=(*notes, *result.notes))
     return changed
-
-
-def by_modality(scenes: Sequence[str]) -> Patterns:
-    """Patterns by modality for `S2L2A=s2/*.tif S1GRD=s1/*.tif`; otherwise the patterns."""
-    pairs = [text.partition("=") for text in scenes]
-    if all(sign and name.isidentifier() for name, sign, _ in pairs):
-        return {name: pattern for name, _, pattern in pairs}
-    return list(scenes)
 
 
 def _checked_member(
@@ -354,54 +328,6 @@ def _spread(task: Any, members: int, run: Path) -> Spread:
     return "deviation"
 
 
-def _table_rows(task: TableTask, spread: Spread, members: int) -> RowsFn:
-    """The columns of the task, with those of the uncertainty."""
-    from geotune.inference.ensemble import binary_entropy, entropy
-
-    if spread == "none":
-        return task.rows
-
-    def rows(outputs: Tensor) -> list[dict[str, str | float]]:
-        means, extra = outputs[:, :-1], outputs[:, -1:]
-        if spread == "deviation":
-            columns = {"standard_deviation": extra}
-        else:
-            total = (entropy if spread == "entropy" else binary_entropy)(means)
-            columns = {"entropy": total}
-            if members > 1:
-                columns["disagreement"] = (total - extra).clamp(min=0)
-        return [
-            {**row, **{name: float(values[i]) for name, values in columns.items()}}
-            for i, row in enumerate(task.rows(means))
-        ]
-
-    return rows
-
-
-def _write_table(
-    model: Callable[..., Any],
-    rows: RowsFn,
-    sources: dict[str, RasterSource],
-    out: Path,
-    on_progress: OnProgress,
-    options: dict[str, Any],
-) -> Predicted:
-    from geotune.inference.image_table import write_image_table
-
-    return write_image_table(
-        model,
-        sources,
-        out,
-        rows=rows,
-        on_progress=partial(on_progress, "images"),
-        **options,
-    )
-
-
-SceneWriter = Callable[..., Predicted]
-"""Predicts one scene with a model and writes the files."""
-
-
 def _refuse_polygon_options(options: PolygonOptions, run: Path, kind: str) -> None:
     """Raise `GeotuneError` if options of polygons are given, but none are written."""
     if options != PolygonOptions():
@@ -411,87 +337,6 @@ def _refuse_polygon_options(options: PolygonOptions, run: Path, kind: str) -> No
             + "; remove them",
             code="option-not-applicable",
         )
-
-
-def _class_map_writer(
-    built: BuiltModel,
-    probabilities: bool,
-    polygons: PolygonOptions | bool,
-    thresholds: Mapping[int, float],
-) -> SceneWriter:
-    from geotune.inference.segmentation import segment_scene
-
-    return partial(
-        segment_scene,
-        classes=built.task.classes,
-        probabilities=probabilities,
-        polygons=polygons,
-        thresholds=thresholds,
-    )
-
-
-def _missed_thresholds(settings: PredictionSettings) -> list[str]:
-    """Notes of thresholds that were better in validation than the most likely class."""
-    return [
-        f"{best.name}: IoU {best.iou:.3f} in validation with --threshold {best.name}=auto "
-        f"({best.threshold:g}), {best.iou_most_likely or 0:.3f} without"
-        for best in settings.class_thresholds
-        if best.iou >= (best.iou_most_likely or 0) + WORTHWHILE_IOU
-    ]
-
-
-def _class_thresholds(
-    settings: PredictionSettings,
-    classes: Sequence[str],
-    threshold: float | str | Mapping[str, float | str] | None,
-) -> dict[int, float]:
-    """Thresholds by index of the class."""
-    if threshold is None:
-        return {}
-    best = {one.name: one.threshold for one in settings.class_thresholds}
-    if not isinstance(threshold, Mapping):
-        pairs = [part.strip().rpartition("=") for part in str(threshold).split(",")]
-        rarest = next(iter(best), "")
-        threshold = {name if sign else rarest: value for name, sign, value in pairs}
-    found: dict[int, float] = {}
-    for name, text in threshold.items():
-        try:
-            value = best[name] if text == "auto" else float(text)
-            found[list(classes).index(name)] = value
-        except (KeyError, ValueError):
-            value = -1
-        if not 0 < value < 1:
-            known = ", ".join(best) or "no class of this run"
-            raise GeotuneError(
-                f"--threshold {name}{'=' if name else ''}{text}: expected CLASS=VALUE, a class of "
-                f"{', '.join(classes)} and a probability between 0 and 1, or auto, which "
-                f"validation measured for {known}",
-                code="option-invalid",
-            )
-    return found
-
-
-def _value_map_writer(built: BuiltModel) -> SceneWriter:
-    from geotune.inference.regression import regress_scene
-
-    task = cast("ValueTask", built.task)
-    return partial(
-        regress_scene, quantity=task.classes[0], unit=task.unit, summed=task.report_total
-    )
-
-
-def _object_writer(built: BuiltModel, scores: dict[str, float]) -> SceneWriter:
-    from geotune.inference.detection import detect_scene
-
-    task: Any = built.task
-    postprocess: Any = built.model.decoder.postprocess
-    return partial(
-        detect_scene,
-        classes=task.classes,
-        scores=scores,
-        nms_threshold=postprocess.nms_threshold,
-        points=task.boxes == "points",
-    )
 
 
 def _postprocessing(built: BuiltModel, device: Any) -> Callable[..., Any]:

@@ -30,6 +30,7 @@ class PredictionItems:
         self._out, self._classes = out, classes
         self._created = datetime.now(UTC).isoformat(timespec="seconds")
         self._cards: dict[str, tuple[str, dict[str, Any]]] = {}
+        self._written = False
         for number, model in enumerate(models, 1):
             name = "card.json" if len(models) == 1 else f"card_{number}.json"
             item = card_of(model, out)
@@ -37,8 +38,10 @@ class PredictionItems:
 
     def write(self, result: Result, sources: Mapping[str, RasterSource]) -> Result:
         """Write the item of a prediction of these scenes; returns the result with its file."""
-        for name, (_, item) in self._cards.items():
-            write_item(self._out / name, item)
+        if not self._written:  # with the first prediction: nothing is written before
+            for name, (_, item) in self._cards.items():
+                write_item(self._out / name, item)
+            self._written = True
         path = self._out / f"{result.name}_item.json"
         item = prediction_item(
             result.name,

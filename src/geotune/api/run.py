@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import geopandas
     from torch import Tensor
 
-    from geotune.api.prediction import Predicted
+    from geotune.api.scene_writers import Predicted
     from geotune.factory.build_model import BuiltModel
 
 

@@ -86,14 +86,7 @@ def run_files(folder: Path) -> dict[str, Any]:
 
 def write_item(path: Path, item: dict[str, Any]) -> None:
     """Write a STAC item. Raises `GeotuneError` if the file cannot be written."""
-    try:
-        write_atomically(path, json.dumps(item, indent=2, ensure_ascii=False).encode())
-    except OSError as error:
-        raise GeotuneError(
-            f"{path}: cannot be written ({error.strerror}); choose another file with --out",
-            code="output-not-writable",
-            file=path,
-        ) from error
+    write_atomically(path, json.dumps(item, indent=2, ensure_ascii=False).encode())
 
 
 def _href(source: AdapterSource, folder: Path) -> Callable[[str], str]:

@@ -37,7 +37,7 @@ class Postprocessor:
         labelled in full even if they extend past the image.
         """
         boxes, scores = boxes.detach().float(), scores.detach().float()
-        inside = _centre_inside(boxes, size)
+        inside = centre_inside(boxes, size)
         # The negated comparison keeps NaN, so that `nms` reports it.
         below = scores <= self.score_threshold
         box, label = (inside[:, None] & ~below).nonzero(as_tuple=True)
@@ -119,7 +119,8 @@ def clip_to_image(boxes: Tensor, size: tuple[int, int]) -> Tensor:
     return boxes.clamp(min=0).minimum(boxes.new_tensor([width, height, width, height]))
 
 
-def _centre_inside(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+def centre_inside(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """Which boxes `(..., D)` have their centre in an image of `size` (H, W); also those of NaN."""
     height, width = size
     x, y = centres(boxes).unbind(dim=-1)
     return ~((x < 0) | (x > width) | (y < 0) | (y > height))

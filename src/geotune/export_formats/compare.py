@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import zip_longest
 from typing import Any
 
@@ -16,9 +16,8 @@ from geotune.boxes.oriented import ORIENTED
 from geotune.boxes.structures import Detections
 from geotune.errors import GeotuneError
 from geotune.export_formats.exported_model import ExportedModel
+from geotune.export_formats.windows import Inputs
 from geotune.tasks.detect import Detect
-
-Inputs = Mapping[str, NDArray[np.float32]]
 
 CLOSE_PIXELS = 1.0
 """Candidates further apart are different ones."""
@@ -26,8 +25,19 @@ RANK_MARGIN = 0.02
 """Candidates whose score is within this margin of the last may be listed by one side only."""
 
 
+def predictions(run: ExportedModel, windows: Sequence[Inputs]) -> list[tuple[Tensor, ...]]:
+    """What a model predicts for inputs of one window each."""
+    with torch.no_grad():
+        return [
+            run(**{name: torch.from_numpy(x) for name, x in inputs.items()}) for inputs in windows
+        ]
+
+
 def largest_difference(
-    run: ExportedModel, file: Callable[[Inputs], Sequence[NDArray[Any]]], windows: Sequence[Inputs]
+    run: ExportedModel,
+    expected: Sequence[tuple[Tensor, ...]],
+    file: Callable[[Inputs], Sequence[NDArray[Any]]],
+    windows: Sequence[Inputs],
 ) -> float:
     """The largest difference between a file's predictions and the run's, over some windows.
 
@@ -36,16 +46,15 @@ def largest_difference(
     counterpart counts with its score.
 
     Args:
-        run: the model, as the run uses it: not merged, in its own precision.
+        run: the exported model.
+        expected: what the run predicts, see `predictions`.
         file: returns the outputs of the file.
         windows: inputs of one window each.
     """
     largest = 0.0
-    for inputs in windows:
-        with torch.no_grad():
-            expected = run(**{name: torch.from_numpy(x) for name, x in inputs.items()})
+    for inputs, own in zip(windows, expected, strict=True):
         found = [torch.from_numpy(np.asarray(x)) for x in file(inputs)]
-        for name, a, b in zip(run.output_names, expected, found, strict=True):
+        for name, a, b in zip(run.output_names, own, found, strict=True):
             if a.dtype.is_floating_point and not torch.isfinite(b).all():
                 raise GeotuneError(
                     f"the exported model's {name} are not finite; use --precision fp32",
@@ -53,11 +62,11 @@ def largest_difference(
                 )
         if isinstance(run.task, Detect):
             side = float(max(inputs["images"].shape[-2:]))
-            difference = _objects(_lists(run, expected), _lists(run, found), side)
+            difference = _objects(_lists(run, own), _lists(run, found), side)
         else:
             scale = float(getattr(run.task, "std", 1.0))
-            difference = float((expected[0] - found[0]).abs().max()) / scale
-        largest = max(largest, difference)
+            difference = float((own[0] - found[0]).abs().max()) / scale
+        largest = float(np.maximum(largest, difference))  # max() would drop NaN
     return largest
 
 

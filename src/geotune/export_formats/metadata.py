@@ -35,7 +35,6 @@ class Exported:
         config: of the adapter.
         window: height and width of the images.
         any_size: images of any size are accepted.
-        merged: the method was folded into the backbone's weights.
         precision: of the weights: `fp32`, `fp16` or `int8`.
     """
 
@@ -43,8 +42,12 @@ class Exported:
     config: AdapterConfig
     window: int
     any_size: bool
-    merged: bool
     precision: str
+
+    @property
+    def merged(self) -> bool:
+        """Whether the method was folded into the backbone's weights."""
+        return self.model.model.encoder.merged
 
     @property
     def gsd_m(self) -> float | None:
@@ -60,12 +63,17 @@ class Exported:
         """Names of the classes, or of the quantity."""
         return tuple(self.model.task.classes)
 
-    def image_shape(self) -> list[int | str]:
-        """The shape of `images`, with names of dimensions that may vary."""
+    def input_shapes(self) -> dict[str, list[int | str]]:
+        """The shape of each input, with names of dimensions that may vary."""
         backbone = self.model.model.encoder.backbone
         dates = [backbone.timesteps] if backbone.timesteps > 1 else []
         sides: list[int | str] = ["height", "width"] if self.any_size else [self.window] * 2
-        return ["batch", len(backbone.bands), *dates, *sides]
+        shapes: dict[str, list[int | str]] = {
+            "images": ["batch", len(backbone.bands), *dates, *sides],
+            "time": ["batch", backbone.timesteps, 2],
+            "location": ["batch", 2],
+        }
+        return {name: shapes[name] for name in self.model.input_names}
 
 
 def describe(exported: Exported, version: str) -> dict[str, Any]:
@@ -74,7 +82,6 @@ def describe(exported: Exported, version: str) -> dict[str, Any]:
     settings, task = config.prediction, config.sections["task"]
     normalization = config.normalization
     images = {
-        "shape": exported.image_shape(),
         "bands": list(normalization.bands),
         "missing": [
             "NaN",
@@ -85,24 +92,19 @@ def describe(exported: Exported, version: str) -> dict[str, Any]:
         "offset": list(normalization.offset),
         "scale": list(normalization.scale),
     }
-    timesteps = model.model.encoder.backbone.timesteps
-    further = {
-        "time": {
-            "shape": ["batch", timesteps, 2],
-            "meaning": "year and day of the year, 1 to 366, of each date",
-        },
-        "location": {
-            "shape": ["batch", 2],
-            "meaning": "longitude and latitude of the centre in degrees",
-        },
+    about: dict[str, dict[str, Any]] = {
+        "images": images,
+        "time": {"meaning": "year and day of the year, 1 to 366, of each date"},
+        "location": {"meaning": "longitude and latitude of the centre in degrees"},
     }
     described: dict[str, Any] = {
         "format": FORMAT,
         "geotune": version,
         "task": task,
         "classes": list(exported.classes),
-        "inputs": {"images": images}
-        | {name: further[name] for name in model.input_names if name in further},
+        "inputs": {
+            name: {"shape": shape, **about[name]} for name, shape in exported.input_shapes().items()
+        },
         "outputs": {name: _meaning(name, model) for name in model.output_names},
         "precision": exported.precision,
         "method": config.sections["method"].get("kind"),

@@ -43,9 +43,8 @@ def write_onnx(
         divisor: height and width of the images may be any multiples of it, and the model fails
             for others; None for a fixed size.
 
-    Raises `GeotuneError` if the format cannot hold the model, or a package is missing.
+    Raises `GeotuneError` if the format cannot hold the model.
     """
-    require_onnx()
     size = sum(x.numel() * x.element_size() for x in program.state_dict.values())
     if size > MAX_BYTES:
         raise GeotuneError(

@@ -7,8 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
+from geotune.export_formats.windows import Inputs
 
 Precision = Literal["fp32", "fp16", "int8"]
 
@@ -21,8 +20,6 @@ NORMALIZING = (
 )  # fmt: skip
 """Operators before the first layer. They stay in single precision: raw values may exceed the range
 of half precision."""
-
-Inputs = Mapping[str, NDArray[np.float32]]
 
 
 def to_half(path: Path) -> None:

@@ -7,8 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from geotune.boxes.oriented import ORIENTED, canonical, centres
-from geotune.detectors.postprocess import PRE_NMS_TOPK, Postprocessor, exported_nms
+from geotune.boxes.oriented import ORIENTED, canonical
+from geotune.detectors.postprocess import (
+    PRE_NMS_TOPK,
+    Postprocessor,
+    centre_inside,
+    exported_nms,
+)
 
 MAX_CANDIDATES = 1000
 """Boxes per image, before NMS, where the reader of the file does it."""
@@ -30,9 +35,7 @@ class Candidates:
 
     def inside(self) -> Tensor:
         """The scores, 0 for boxes with their centre outside the image."""
-        height, width = self.size
-        x, y = centres(self.boxes.float()).unbind(dim=-1)
-        valid = (x >= 0) & (x <= width) & (y >= 0) & (y <= height)
+        valid = centre_inside(self.boxes.float(), self.size)
         return self.scores.float() * valid.unsqueeze(-1)
 
     def best(self) -> tuple[Tensor, Tensor]:

@@ -14,15 +14,9 @@ from geotune.config.backbone_options import BackboneOptions
 from geotune.errors import GeotuneError
 from geotune.methods.core.encoder import Encoder
 from geotune.registry import METHODS
+from geotune.terratorch.names import OPTIONS
 
-RENAMED = {
-    "num_frames": "timesteps",
-    "coords_encoding": "metadata",
-    "ckpt_path": "weights",
-    "model_bands": "bands",
-    "in_chans": "bands",
-    "in_channels": "bands",
-}
+RENAMED = {**OPTIONS, "model_bands": "bands", "in_chans": "bands", "in_channels": "bands"}
 """TerraTorch's names of geotune's options."""
 IGNORED = ("padding", "img_size", "encoder_only")
 """Options that TerraTorch reads itself, or that geotune's backbones do without."""

@@ -10,9 +10,7 @@ from collections.abc import Iterator, Set
 from typing import Any
 
 from geotune.registry import BACKBONE_PROVIDERS, METHODS
-
-PREFIX = "geotune"
-SEPARATOR = "__"
+from geotune.terratorch.names import PREFIX, SEPARATOR, split_method
 
 
 def register() -> None:
@@ -27,8 +25,8 @@ class MethodSource(Set[str]):
     """Names `METHOD__BACKBONE`, and the encoders that they stand for."""
 
     def __contains__(self, name: object) -> bool:
-        method, _, model = str(name).partition(SEPARATOR)
-        return method in METHODS and bool(model) and _is_known(model)
+        parts = split_method(str(name))
+        return parts is not None and _is_known(parts[1])
 
     def __iter__(self) -> Iterator[str]:
         from geotune.backbones.terratorch.terratorch_provider import MODELS
@@ -49,15 +47,15 @@ class MethodSource(Set[str]):
         """
         from terratorch.utils import InvalidModelError
 
-        method, separator, model = name.partition(SEPARATOR)
-        if not separator or method not in METHODS:
+        parts = split_method(name)
+        if parts is None:
             raise InvalidModelError(
                 f"geotune_{name}: expected geotune_METHOD__BACKBONE, where METHOD is one of "
                 f"{', '.join(METHODS)}"
             )
         from geotune.terratorch.encoder import build_encoder
 
-        return build_encoder(method, geotune_name(model), options)
+        return build_encoder(parts[0], geotune_name(parts[1]), options)
 
 
 def geotune_name(model: str) -> str:

@@ -67,7 +67,7 @@ def extract_backbone(
     parts = sorted(others | ({"the method's modules"} if wrapped else set()))
     return [
         f"{checkpoint}: {pluralize(len(own), 'tensor')} of the backbone are in {out}; not taken "
-        f"over, and trained anew: {join_some(parts) or 'nothing'}"
+        f"over, and trained from new weights: {join_some(parts) or 'nothing'}"
     ]
 
 

@@ -11,7 +11,7 @@ from geotune.api.from_terratorch.config_section import ConfigSection, read_confi
 from geotune.api.from_terratorch.data_section import MODULES, set_data
 from geotune.api.from_terratorch.model_sections import ModelArguments, set_model
 from geotune.api.from_terratorch.train_section import TASKS, set_task, set_training
-from geotune.api.init.draft import Draft
+from geotune.api.init.draft import HINT, Draft
 from geotune.errors import GeotuneError
 from geotune.utils.atomic import write_atomically
 
@@ -132,5 +132,4 @@ def _header(config: Path, differences: Sequence[str], not_taken: dict[str, Any])
     if not_taken:
         header += ["Not taken over, as geotune has no counterpart:"]
         header += [f"- {key}: {str(value)[:120]}" for key, value in not_taken.items()]
-    paths = "Paths are relative to the folder that geotune is run in. All keys: geotune list."
-    return [*header, paths]
+    return [*header, HINT]

@@ -10,15 +10,10 @@ from geotune.api.from_terratorch.config_section import ConfigSection
 from geotune.api.init.draft import Draft
 from geotune.errors import GeotuneError
 from geotune.registry import BACKBONE_PROVIDERS, METHODS
+from geotune.terratorch.names import OPTIONS, PREFIX, split_method
 
 FACTORY = "EncoderDecoderFactory"
-RENAMED = {
-    "pretrained": "pretrained",
-    "ckpt_path": "weights",
-    "num_frames": "timesteps",
-    "coords_encoding": "metadata",
-    "patch_size": "patch_size",
-}
+RENAMED = {"pretrained": "pretrained", "patch_size": "patch_size", **OPTIONS}
 """Options of TerraTorch's backbones, and their keys in the section `backbone`."""
 
 
@@ -105,10 +100,8 @@ def _set_backbone(draft: Draft, args: ModelArguments) -> None:
 
 def _split_name(name: str) -> tuple[str, str]:
     """Method and backbone of `geotune_METHOD__BACKBONE`; an empty method for other names."""
-    method, separator, backbone = name.removeprefix("geotune_").partition("__")
-    if name.startswith("geotune_") and separator and method in METHODS:
-        return method, backbone
-    return "", name
+    start = f"{PREFIX}_"
+    return (name.startswith(start) and split_method(name.removeprefix(start))) or ("", name)
 
 
 def _geotune_name(name: str) -> str | None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from geotune.api.checking import find_data_issues
 from geotune.api.init.classes import Request
-from geotune.api.init.draft import Draft
+from geotune.api.init.draft import HINT, Draft
 from geotune.api.init.find_layout import find_layout
 from geotune.api.init.labels import describe_labels
 from geotune.api.init.layout import PAGES, Layout
@@ -123,8 +123,7 @@ def init(
     header = [
         f"Written by geotune init for {folder}.",
         *(f"{text[0].upper()}{text[1:]}." for text in found),
-        "Paths are relative to the folder that geotune is run in. All keys of a section, such as "
-        "data: geotune list data.",
+        HINT,
     ]
     write_atomically(out, draft.to_yaml(header).encode())
     return InitResult(out, found, dict(draft.comments), issues)

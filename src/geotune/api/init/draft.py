@@ -15,6 +15,11 @@ from geotune.data.labels.raster_labels import hex_color
 
 SECTIONS = ("backbone", "method", "decoder", "task", "data", "train")
 WIDTH = 96
+HINT = (
+    "Paths are relative to the folder that geotune is run in. All keys of a section, such as data: "
+    "geotune list data."
+)
+"""The last line of a recipe's header."""
 """Characters in a line of the file."""
 
 

@@ -77,6 +77,14 @@ def open_scenes(
     return opened
 
 
+def by_modality(scenes: Sequence[str]) -> Patterns:
+    """Patterns by modality for `S2L2A=s2/*.tif S1GRD=s1/*.tif`; otherwise the patterns."""
+    pairs = [text.partition("=") for text in scenes]
+    if all(sign and name.isidentifier() for name, sign, _ in pairs):
+        return {name: pattern for name, _, pattern in pairs}
+    return list(scenes)
+
+
 def open_rasters(
     scenes: Patterns,
     *,
