@@ -36,16 +36,19 @@ STATISTICS = BandStatistics(("red", "green", "nir"), (500.0,) * 3, (100.0,) * 3,
 
 @pytest.fixture
 def adapter(tmp_path: Path, tiny_values: Values, make_backbone: Any) -> Callable[..., Path]:
-    """Saves the adapter of an untrained model with random weights, by changes of the recipe."""
+    """Saves the adapter of an untrained model with random weights, by changes of the recipe.
+
+    `noise` is the standard deviation of what is added to the trained tensors.
+    """
     del make_backbone  # registers the small backbones
 
-    def save(changes: dict[str, Any] | None = None) -> Path:
+    def save(changes: dict[str, Any] | None = None, noise: float = 0.1) -> Path:
         recipe = parse_recipe(tiny_values({"data.window": WINDOW, **(changes or {})}))
         built = build_training(recipe, STATISTICS)
         generator = torch.Generator().manual_seed(1)
         for tensor in adapter_state(built.model).values():
             if tensor.is_floating_point():
-                tensor.add_(torch.randn(tensor.shape, generator=generator), alpha=0.1)
+                tensor.add_(torch.randn(tensor.shape, generator=generator), alpha=noise)
         save_built(tmp_path / "adapter", built, recipe)
         return tmp_path / "adapter"
 
@@ -115,7 +118,7 @@ DETECTORS = {"rotated_fcos": "oriented", "faster_rcnn": "points"}
 
 @pytest.fixture
 def detector(adapter: Callable[..., Path]) -> Callable[[str], Path]:
-    """The adapter of a detector by its kind."""
+    """The adapter of a detector by its kind; its scores are no ties, whose order is open."""
     return lambda kind: adapter(
         {
             "backbone.name": "timm/test_resnet",
@@ -127,7 +130,8 @@ def detector(adapter: Callable[..., Path]) -> Callable[[str], Path]:
                 "pixel_m": 1.0,
             },
             "data.labels": "{stem}.geojson",
-        }
+        },
+        noise=0.03,
     )
 
 

@@ -16,13 +16,14 @@ from geotune.boxes.oriented import ORIENTED
 from geotune.boxes.structures import Detections
 from geotune.errors import GeotuneError
 from geotune.export_formats.exported_model import ExportedModel
+from geotune.export_formats.select_detections import MAX_CANDIDATES
 from geotune.export_formats.windows import Inputs
 from geotune.tasks.detect import Detect
 
 CLOSE_PIXELS = 1.0
 """Candidates further apart are different ones."""
 RANK_MARGIN = 0.02
-"""Candidates whose score is within this margin of the last may be listed by one side only."""
+"""Objects whose score is within this margin of the last of a full list may be on one side only."""
 
 
 def predictions(run: ExportedModel, windows: Sequence[Inputs]) -> list[tuple[Tensor, ...]]:
@@ -62,7 +63,7 @@ def largest_difference(
                 )
         if isinstance(run.task, Detect):
             side = float(max(inputs["images"].shape[-2:]))
-            difference = _objects(_lists(run, own), _lists(run, found), side)
+            difference = _objects(_lists(run, own), _lists(run, found), side, _longest(run))
         else:
             scale = float(getattr(run.task, "std", 1.0))
             difference = float((own[0] - found[0]).abs().max()) / scale
@@ -86,16 +87,26 @@ def _lists(model: ExportedModel, outputs: Sequence[Tensor]) -> list[Detections]:
     return [every[image[0] == i] for i in range(count)]
 
 
-def _objects(expected: Sequence[Detections], found: Sequence[Detections], side: float) -> float:
+def _longest(model: ExportedModel) -> int:
+    """The most objects of an image; of a list of that length, others may have been cut off."""
+    if model.layout == "yolo" or model.task.boxes == "oriented":
+        return MAX_CANDIDATES
+    decoder: Any = model.model.decoder
+    return int(decoder.postprocess.max_detections)
+
+
+def _objects(
+    expected: Sequence[Detections], found: Sequence[Detections], side: float, longest: int
+) -> float:
     largest = 0.0
     for a, b in zip_longest(expected, found):
         for one, other in ((a, b), (b, a)):
             if one is not None:
-                largest = max(largest, _unmatched(one, other, side))
+                largest = max(largest, _unmatched(one, other, side, longest))
     return largest
 
 
-def _unmatched(one: Detections, other: Detections | None, side: float) -> float:
+def _unmatched(one: Detections, other: Detections | None, side: float, longest: int) -> float:
     """The largest difference of the objects in `one` from the nearest in `other`."""
     if not len(one.scores):
         return 0.0
@@ -106,7 +117,7 @@ def _unmatched(one: Detections, other: Detections | None, side: float) -> float:
         same = (one.classes[:, None] == other.classes[None]) & (apart < CLOSE_PIXELS)
         scores = (one.scores[:, None] - other.scores[None]).abs()
         near = (apart / side).maximum(scores).where(same, math.inf).amin(dim=1)
-        if len(other.scores) >= len(one.scores):  # a list of limited length: others may be cut off
+        if len(other.scores) >= longest:
             lowest = float(other.scores.min()) + RANK_MARGIN
     alone = torch.where(one.scores <= lowest, 0.0, one.scores)
     return float(near.where(near < math.inf, alone).max())
