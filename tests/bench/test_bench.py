@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import runpy
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -43,6 +45,24 @@ def test_suite_runs_and_table_only_reproduces_the_table(
     code, out, _ = geotune("bench", path, "--table-only")
     assert code == 0 and "bench.html" in out
     assert (folder / "table.csv").read_text() == before
+    if not seen:
+        check_packed_results(folder, tmp_path / "packed", path, geotune, before)
+
+
+def check_packed_results(
+    folder: Path, packed: Path, suite: Path, geotune: Command, table: str
+) -> None:
+    """Unpacked results, which have no weights, give the same table, and nothing is run again."""
+    script = runpy.run_path(str(Path(__file__).parents[2] / "scripts" / "pack_suite.py"))
+    script["pack"](folder, packed)
+    assert (packed / "bench.html").is_file() and not [*packed.rglob("*.safetensors")]
+    shutil.rmtree(folder)
+    script["unpack"](packed, folder)
+    code, _, err = geotune("bench", suite)
+    assert code == 0, err
+    assert (folder / "table.csv").read_text() == table
+    assert not [*folder.rglob("*.safetensors")]
+    assert "data:image/png" not in (folder / "bench.html").read_text()
 
 
 @pytest.mark.parametrize(

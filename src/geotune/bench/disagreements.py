@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from geotune.adapter_config import load_adapter_config
+from geotune.adapter_config import TENSORS, load_adapter_config
 from geotune.bench.analysis import ComparisonTable
 from geotune.bench.runner import RUNS
 from geotune.config import load_recipe
@@ -46,7 +46,8 @@ class Disagreements:
 def find_disagreements(table: ComparisonTable, folder: Path) -> Disagreements | None:
     """Compare the reference with the best other method on the windows where they differ most.
 
-    Returns None if a table lacks either, or if their windows are missing or not the same.
+    Returns None if a table lacks either, or if their windows or weights are missing, or the windows
+    are not the same.
     """
     metric, sign = table.objective.metric, -1 if table.objective.lower else 1
     done = {line.method: line for line in table.lines if metric in line.metrics}
@@ -55,7 +56,7 @@ def find_disagreements(table: ComparisonTable, folder: Path) -> Disagreements | 
         return None
     best = max(others, key=lambda line: sign * line.metrics[metric].mean)
     runs = [folder / RUNS / line.runs[0] for line in (done[table.reference], best)]
-    if not all(RunDir(run).test_windows.exists() for run in runs):
+    if not all(RunDir(run).test_windows.exists() and (run / TENSORS).exists() for run in runs):
         return None
     by_run = [WindowMetrics.load(RunDir(run).test_windows) for run in runs]
     if by_run[0].names != by_run[1].names:
