@@ -2,44 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from geotune.adapter_config import AdapterConfig, load_adapter_config
-from geotune.api.class_thresholds import class_thresholds, missed_thresholds
-from geotune.api.recipes import pretraining_error
-from geotune.api.scene_writers import (
-    Predicted,
-    class_map_writer,
-    object_writer,
-    table_rows,
-    value_map_writer,
-    write_table,
-)
-from geotune.data.raster.metadata import check_metadata
-from geotune.data.raster.source import RasterSource
+from geotune.api.predicted_scenes import PredictedScenes, SceneOptions, missed_notes
+from geotune.api.predictor import LoadOptions, PredictOptions, Predictor, predicting_adapter
+from geotune.api.scene_writers import Predicted, with_notes, write_table
 from geotune.data.scenes.find import Names
-from geotune.data.scenes.open_scenes import (
-    by_modality,
-    list_scenes,
-    missed_images,
-    open_rasters,
-)
-from geotune.data.scenes.quality import with_quality
-from geotune.errors import GeotuneError
-from geotune.factory.build_data import require_dates
-from geotune.hub.download import AdapterSource, adapter_source
-from geotune.inference.further_formats import FeatureFormat, FurtherFormats, Shape
-from geotune.inference.polygon_writer import PolygonOptions
+from geotune.inference.further_formats import FeatureFormat, FurtherFormats
 from geotune.utils.progress import ALL_MODULES, OnProgress, ignore_progress, loading_libraries
 
 if TYPE_CHECKING:
-    from geotune.factory.build_model import BuiltModel
-    from geotune.inference.ensemble import Orientations, Spread
-    from geotune.tasks.base import TableTask
+    from geotune.inference.ensemble import Orientations
 
 
 def predict(
@@ -122,228 +100,62 @@ def predict(
 
     Raises `GeotuneError` before anything is written if a scene does not fit the model.
     """
-    adapter = adapter_source(run)
-    run, out = adapter.folder, Path(out)
+    out = Path(out)
     patterns = [*map(str, [scenes] if isinstance(scenes, Path | str) else scenes)]
-    adapter_config = load_adapter_config(run)
-    if adapter_config.sections["task"].get("kind") == "reconstruct":
-        raise pretraining_error(run)
-    settings = adapter_config.prediction
-    masks = settings.quality
-    bands = bands or settings.bands
-    wanted = adapter_config.normalization.bands
-    sources = open_rasters(
-        by_modality(patterns),
-        bands=bands,
-        wanted_bands=wanted,
-        nodata=settings.nodata if nodata is None else nodata,
-        resolution=settings.resolution_m,
-    )
-    if quality is not None:
-        if masks is None:
-            raise GeotuneError(
-                f"--quality {quality}: {run} was trained without data.quality, so it is unknown "
-                "which mask values to exclude; remove --quality",
-                code="option-not-applicable",
-                key="data.quality",
-            )
-        masks = masks.model_copy(update={"pattern": quality, "mask_image": True})
-        entries = list_scenes(by_modality(patterns), bands=bands, wanted_bands=wanted)
-        fields = {name: entry.fields for name, entry in entries.items()}
-        sources = with_quality(sources, masks, fields)
-    check_metadata(sources, adapter_config.metadata)
+    adapter, config = predicting_adapter(run)
+    options = SceneOptions(bands=bands, nodata=nodata, quality=quality)
+    opened = PredictedScenes(adapter, config, options)
+    sources = opened.open(opened.find(patterns))
     with loading_libraries(on_progress, ALL_MODULES):
         from geotune.api.environment import pick_device
-        from geotune.factory.build_model import load_adapter, score_thresholds
+        from geotune.api.prediction_items import PredictionItems
 
-    models = [adapter, *map(adapter_source, ensemble)]
-    hub_models = [f"model: {model}" for model in models if model.reference is not None]
-    built = load_adapter(adapter, weights, backbone=backbone, method=method)
-    require_dates(sources, built.backbone.timesteps)
-    kind = built.task.output_kind
-    others = [
-        load_adapter(
-            _checked_member(each, adapter, adapter_config),
-            weights,
-            backbone=backbone,
-            method=method,
-        )
-        for each in models[1:]
-    ]
-    if probabilities and kind != "classes":
-        raise GeotuneError(
-            f"--probabilities: only for class maps, but {run} predicts {kind}; remove the option",
-            code="option-not-applicable",
-        )
-    if uncertainty and kind == "objects":
-        raise GeotuneError(
-            f"--uncertainty: {run} predicts objects, whose scores tell how certain they are; with "
-            "--tta or --ensemble a score is the mean over all predictions; remove --uncertainty",
-            code="option-not-applicable",
-        )
-    _check_score(score, kind, run)
-    layer = _feature_layer(formats, kind, polygons, run)
-    polygon_options = PolygonOptions(min_area, simplify, right_angles)
-    if kind != "classes" or not polygons:
-        _refuse_polygon_options(polygon_options, run, kind)
-    if kind != "classes" and threshold is not None:
-        raise GeotuneError(
-            f"--threshold: only for class maps, but {run} predicts {kind}; objects have --score",
-            code="option-not-applicable",
-        )
-    options: dict[str, Any] = {
-        "bands": built.normalization.bands,
-        "batch_size": batch_size,
-        "device": pick_device(device),
-        "window": settings.window if window is None else window,
-        "metadata": built.backbone.metadata,
-    }
-    from geotune.api.prediction_items import PredictionItems
-    from geotune.inference.ensemble import ORIENTATIONS, Ensemble, averaged, fused
-    from geotune.inference.input_check import compare_images
+        import_module("geotune.factory.build_model")
 
-    members = Ensemble(
-        [_postprocessing(each, options["device"]) for each in (built, *others)],
-        ORIENTATIONS[tta],
+    predictor = Predictor(
+        adapter,
+        config,
+        PredictOptions(
+            window=window,
+            overlap=overlap,
+            batch_size=batch_size,
+            tta=tta,
+            probabilities=probabilities,
+            uncertainty=uncertainty,
+            polygons=polygons,
+            min_area=min_area,
+            simplify=simplify,
+            right_angles=right_angles,
+            threshold=threshold,
+            score=score,
+            formats=formats,
+        ),
+        LoadOptions(ensemble=ensemble, weights=weights, backbone=backbone, method=method),
+        pick_device(device),
     )
-    spread = _spread(built.task, len(members), run) if uncertainty else "none"
-    model = fused(members) if kind == "objects" else averaged(members, spread)
-    missed = [issue.text for issue in missed_images(by_modality(patterns), key=None)]
-
-    def notes(of: dict[str, RasterSource]) -> list[str]:
-        means = [f"means of {len(members)} predictions: {members}"] if len(members) > 1 else []
-        if settings.images is None:
-            return [*hub_models, *means]
-        return [*hub_models, *means, *compare_images(of, settings.images)]
-
-    items = PredictionItems(models, out, built.task.classes) if stac else None
-    if kind == "table":
-        table_notes = [*missed, *notes(sources)]
-        rows = table_rows(cast("TableTask", built.task), spread, len(members))
-        table = write_table(model, rows, sources, out, on_progress, options)
-        table = _with_notes(table, table_notes)
+    predictor.check_sources(sources)
+    missed, classes = missed_notes(patterns), predictor.built.task.classes
+    items = PredictionItems(predictor.adapters, out, classes) if stac else None
+    if predictor.kind == "table":
+        table_notes = [*missed, *predictor.scene_notes(sources)]
+        table = write_table(
+            predictor.model, predictor.rows, sources, out, on_progress, predictor.image_options
+        )
+        table = with_notes(table, table_notes)
         return [table if items is None else items.write(table, sources)]
-    if kind == "classes":
-        chosen = class_thresholds(settings, built.task.classes, threshold)
-        missed += missed_thresholds(settings) if threshold is None else []
-        write = class_map_writer(built, probabilities, polygons and polygon_options, chosen)
-        write = partial(write, uncertainty=uncertainty, members=len(members))
-    elif kind == "values":
-        write = partial(value_map_writer(built), uncertainty=uncertainty)
-    else:
-        write = object_writer(built, score_thresholds(settings, built, score))
-    from geotune.inference.sliding_window import WindowOptions
-
-    options["overlap"] = overlap
+    missed += predictor.notes
+    steps, layer = predictor.steps, predictor.layer
     results: list[Predicted] = []
-    shape: Shape = "polygons" if kind == "classes" else getattr(built.task, "boxes", "horizontal")
-    with FurtherFormats(formats, out, layer, built.task.classes, shape) as further:
+    with FurtherFormats(formats, out, layer, classes, predictor.shape) as further:
         for name, source in sources.items():
-            scene_notes = [*(missed if not results else ()), *notes({name: source})]
-            windows = WindowOptions(**options, on_progress=partial(on_progress, name))
-            result = write(model, source, out, windows, name=name, qgis=qgis)
+            scene_notes = [*(missed if not results else ()), *predictor.scene_notes({name: source})]
+            windows = predictor.windows(partial(on_progress, name))
+            blocks = steps.predict(predictor.model, source, windows)
+            result = steps.write(blocks, source, out, windows, name=name, qgis=qgis)
             if formats:
                 package = out / f"{name}_{layer}.gpkg"
                 written: Any = result
                 result = replace(written, further_paths=further.add(package, source, name))
-            result = _with_notes(result, scene_notes)
+            result = with_notes(result, scene_notes)
             results.append(result if items is None else items.write(result, {name: source}))
     return results
-
-
-def _check_score(score: float | None, kind: str, run: Path) -> None:
-    """Raise `GeotuneError` for a minimum score of what has none, or outside 0 to 1."""
-    if score is not None and kind != "objects":
-        raise GeotuneError(
-            f"--score: only for objects, but {run} predicts {kind}; remove the option",
-            code="option-not-applicable",
-        )
-    if score is not None and not 0 <= score <= 1:
-        raise GeotuneError(f"--score: found {score:g}, expected 0 to 1", code="option-invalid")
-
-
-def _feature_layer(formats: Sequence[FeatureFormat], kind: str, polygons: bool, run: Path) -> str:
-    """The layer of the GeoPackages. Raises `GeotuneError` for formats if there are none."""
-    if formats and not (kind == "objects" or (kind == "classes" and polygons)):
-        raise GeotuneError(
-            f"--format {' '.join(formats)}: only for objects and polygons, but {run} "
-            + ("is predicted without polygons" if kind == "classes" else f"predicts {kind}")
-            + "; remove the option",
-            code="option-not-applicable",
-        )
-    return "objects" if kind == "objects" else "polygons"
-
-
-def _with_notes(result: Any, notes: Sequence[str]) -> Predicted:
-    """The result of a writer with further notes, before its own."""
-    changed: Predicted = replace(result, notes=(*notes, *result.notes))
-    return changed
-
-
-def _checked_member(
-    source: AdapterSource, run: AdapterSource, first: AdapterConfig
-) -> AdapterSource:
-    """A further run of an ensemble. Raises `GeotuneError` if it answers another question."""
-    config = load_adapter_config(source.folder)
-    tasks = [
-        {key: each.sections["task"].get(key) for key in ("kind", "classes", "boxes", "level")}
-        for each in (first, config)
-    ]
-    problem = ""
-    if tasks[0] != tasks[1]:
-        differing = next(key for key in tasks[0] if tasks[0][key] != tasks[1][key])
-        problem = f"its task.{differing} is {tasks[1][differing]}, not {tasks[0][differing]}"
-    elif config.normalization.bands != first.normalization.bands:
-        bands = [", ".join(each.normalization.bands) for each in (config, first)]
-        problem = f"its bands are {bands[0]}, not {bands[1]}"
-    elif config.prediction.resolution_m != first.prediction.resolution_m:
-        sizes = [each.prediction.resolution_m for each in (config, first)]
-        problem = f"its data.resolution is {sizes[0]}, not {sizes[1]}"
-    elif config.metadata != first.metadata:
-        problem = f"its backbone takes {config.metadata}, not {first.metadata}"
-    if problem:
-        raise GeotuneError(
-            f"--ensemble {source}: cannot be averaged with {run}: {problem}; name runs of one "
-            "task, with the same classes, bands and resolution",
-            code="ensemble-mismatch",
-            file=source.folder,
-        )
-    return source
-
-
-def _spread(task: Any, members: int, run: Path) -> Spread:
-    """What describes the members beside their mean. Raises `GeotuneError` if nothing can."""
-    from geotune.tasks.classify import Classify
-
-    if task.output_kind == "classes":
-        return "entropy" if members > 1 else "none"  # that of the map itself is computed from it
-    if isinstance(task, Classify):
-        return "binary-entropy" if task.multilabel else "entropy"
-    if members == 1:
-        raise GeotuneError(
-            f"--uncertainty: {run} predicts numbers, whose uncertainty is the standard deviation "
-            "of several predictions; add --tta d4, or --ensemble with further runs",
-            code="option-not-applicable",
-        )
-    return "deviation"
-
-
-def _refuse_polygon_options(options: PolygonOptions, run: Path, kind: str) -> None:
-    """Raise `GeotuneError` if options of polygons are given, but none are written."""
-    if options != PolygonOptions():
-        raise GeotuneError(
-            f"--min-area, --simplify, --right-angles: only for polygons of class maps, but {run} "
-            + ("is predicted without polygons" if kind == "classes" else f"predicts {kind}")
-            + "; remove them",
-            code="option-not-applicable",
-        )
-
-
-def _postprocessing(built: BuiltModel, device: Any) -> Callable[..., Any]:
-    """The model followed by the post-processing of the task."""
-    model = built.model.to(device).eval()
-
-    def answer(images: Any, **known: Any) -> Any:
-        return built.task.postprocess(model(images, **known))
-
-    return answer

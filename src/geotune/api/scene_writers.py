@@ -1,8 +1,9 @@
-"""Functions that predict one scene, or a table of images, and write the files of a task."""
+"""How one scene, or a table of images, is predicted, and the files of a task written."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -46,51 +47,93 @@ class Predicted(Protocol):
     def summary(self) -> str: ...  # noqa: D102
 
 
-SceneWriter = Callable[..., Predicted]
-"""Predicts one scene with a model and writes the files."""
+@dataclass(frozen=True)
+class SceneSteps:
+    """How a scene is predicted and written: blocks, pieces or windows, and the files made of them.
+
+    Attributes:
+        predict: `predict(model, source, windows, area=None)` yields what the model predicts in a
+            part of a scene, or in all of it, from top to bottom.
+        write: `write(predicted, source, out_dir, windows, name=, qgis=)` writes the files of a
+            scene.
+    """
+
+    predict: Callable[..., Iterator[Any]]
+    write: Callable[..., Predicted]
 
 
-def class_map_writer(
+def map_steps(
     built: BuiltModel,
+    *,
     probabilities: bool,
+    uncertainty: bool,
+    members: int,
     polygons: PolygonOptions | bool,
     thresholds: Mapping[int, float],
-) -> SceneWriter:
+) -> SceneSteps:
     """Of maps of classes; `thresholds` by index of the class."""
-    from geotune.inference.segmentation import segment_scene
+    from geotune.inference.class_blocks import ClassLayers, class_blocks
+    from geotune.inference.segmentation import write_class_map
 
-    return partial(
-        segment_scene,
+    layers = ClassLayers(
         classes=built.task.classes,
         probabilities=probabilities,
-        polygons=polygons,
+        uncertainty=uncertainty,
+        members=members,
         thresholds=thresholds,
     )
 
+    def write(
+        blocks: Any, source: RasterSource, out_dir: Path, windows: Any, **options: Any
+    ) -> Predicted:
+        return write_class_map(blocks, source, out_dir, layers, polygons=polygons, **options)
 
-def value_map_writer(built: BuiltModel) -> SceneWriter:
+    return SceneSteps(partial(class_blocks, layers=layers), write)
+
+
+def value_steps(built: BuiltModel, *, uncertainty: bool) -> SceneSteps:
     """Of maps of numbers."""
-    from geotune.inference.regression import regress_scene
+    from geotune.inference.regression import value_blocks, write_value_map
 
     task = cast("ValueTask", built.task)
-    return partial(
-        regress_scene, quantity=task.classes[0], unit=task.unit, summed=task.report_total
-    )
+
+    def write(
+        blocks: Any, source: RasterSource, out_dir: Path, windows: Any, **options: Any
+    ) -> Predicted:
+        return write_value_map(
+            blocks,
+            source,
+            out_dir,
+            quantity=task.classes[0],
+            unit=task.unit,
+            summed=task.report_total,
+            uncertainty=uncertainty,
+            **options,
+        )
+
+    return SceneSteps(partial(value_blocks, uncertainty=uncertainty), write)
 
 
-def object_writer(built: BuiltModel, scores: dict[str, float]) -> SceneWriter:
+def object_steps(built: BuiltModel, scores: dict[str, float]) -> SceneSteps:
     """Of objects with the minimum score of their class."""
-    from geotune.inference.detection import detect_scene
+    from geotune.inference.detection import detect_windows, write_detections
 
     task: Any = built.task
     postprocess: Any = built.model.decoder.postprocess
-    return partial(
-        detect_scene,
+    write = partial(
+        write_detections,
         classes=task.classes,
         scores=scores,
         nms_threshold=postprocess.nms_threshold,
         points=task.boxes == "points",
     )
+    return SceneSteps(detect_windows, write)
+
+
+def with_notes(result: Any, notes: Sequence[str]) -> Predicted:
+    """The result of a writer with further notes, before its own."""
+    changed: Predicted = replace(result, notes=(*notes, *result.notes))
+    return changed
 
 
 def table_rows(task: TableTask, spread: Spread, members: int) -> RowsFn:

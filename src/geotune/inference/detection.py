@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -88,10 +89,7 @@ def detect_scene(
     name: str,
     qgis: bool = True,
 ) -> SceneDetections:
-    """Write `<name>_objects.gpkg` and `<name>_objects.geojson` of a scene.
-
-    Objects are in the CRS of the scene: boxes as polygons, or their centres as points. With `qgis`
-    also a style and the project `<name>.qgs`. The files appear only when all are complete.
+    """Predict a scene and write its objects, see `write_detections`.
 
     Args:
         model: the detector.
@@ -108,17 +106,95 @@ def detect_scene(
     Raises `GeotuneError` for values out of range, missing bands, outputs that are not finite, and
     files that cannot be read or written.
     """
+    return write_detections(
+        detect_windows(model, source, options),
+        source,
+        out_dir,
+        options,
+        classes=classes,
+        scores=scores,
+        nms_threshold=nms_threshold,
+        points=points,
+        name=name,
+        qgis=qgis,
+    )
+
+
+class DetectedWindow(NamedTuple):
+    """The detections in a window.
+
+    Attributes:
+        top: its first row.
+        left: its first column.
+        detections: in pixels of the window.
+    """
+
+    top: int
+    left: int
+    detections: Detections
+
+
+def detect_windows(
+    model: DetectorFn,
+    source: RasterSource,
+    options: WindowOptions,
+    area: Window | None = None,
+) -> Iterator[DetectedWindow]:
+    """Detect the objects in each window with data, row by row.
+
+    With `area` in the windows whose first pixel lies in that part of the scene. Parts that cover
+    the scene together detect in each window once.
+    """
+    selected, plan = source.select(options.bands), _plan(source, options)
+    part = area or plan.inside
+    lefts = window_starts(source.shape[1], options.window, options.overlap)
+    tops = [top for top in plan.tops if part.row <= top < part.row + part.height]
+    lefts = tuple(left for left in lefts if part.col <= left < part.col + part.width)
+    done = 0
+    for top in tops:
+        for start in range(0, len(lefts), options.batch_size):
+            columns = lefts[start : start + options.batch_size]
+            results = _detect_batch(model, selected, options, top, columns)
+            for left, detections in results.items():
+                yield DetectedWindow(top, left, detections)
+            done += len(columns)
+            if options.on_progress is not None:
+                options.on_progress(done, len(tops) * len(lefts))
+
+
+def _plan(source: RasterSource, options: WindowOptions) -> TilingPlan:
+    return TilingPlan(source.shape, options.window, options.overlap, strip_width=source.shape[1])
+
+
+def write_detections(
+    windows: Iterable[DetectedWindow],
+    source: RasterSource,
+    out_dir: Path,
+    options: WindowOptions,
+    *,
+    classes: Sequence[str],
+    scores: Mapping[str, float],
+    nms_threshold: float,
+    points: bool,
+    name: str,
+    qgis: bool = True,
+) -> SceneDetections:
+    """Write `<name>_objects.gpkg` and `<name>_objects.geojson` of a scene.
+
+    Objects are in the CRS of the scene: boxes as polygons, or their centres as points. With `qgis`
+    also a style and the project `<name>.qgs`. The files appear only when all are complete.
+    `windows` come row by row; the other arguments and errors are those of `detect_scene`.
+    """
     started = time.perf_counter()
     check_file_stem(name)
-    selected, window, overlap = source.select(options.bands), options.window, options.overlap
-    plan = TilingPlan(source.shape, window, overlap, strip_width=source.shape[1])
-    lefts = window_starts(source.shape[1], window, overlap)
-    merger = DetectionMerger(plan.tops, lefts, window, source.shape, nms_threshold)
+    plan = _plan(source, options)
+    lefts = window_starts(source.shape[1], options.window, options.overlap)
+    merger = DetectionMerger(plan.tops, lefts, options.window, source.shape, nms_threshold)
     thresholds = torch.tensor([scores[title] for title in classes])
     package, text = out_dir / f"{name}_objects.gpkg", out_dir / f"{name}_objects.geojson"
     geojson = supports_geojson(source)
     counts = np.zeros(len(classes), dtype=np.int64)
-    computed = done = 0
+    computed = 0
     with (
         bounded_gdal_cache(),
         atomic_output(out_dir) as folder,
@@ -138,15 +214,11 @@ def detect_scene(
             files.write(kept.boxes.numpy(), kept.scores.numpy(), kept.classes.numpy())
             np.add.at(counts, kept.classes.numpy(), 1)
 
-        for top, batches in groupby(_batches(plan.tops, lefts, options.batch_size), lambda b: b[0]):
+        for top, row in groupby(windows, lambda window: window.top):
             write(merger.pop_final(top))
-            for _, columns in batches:
-                results = _detect_windows(model, selected, options, top, columns)
-                for left, detections in results.items():
-                    merger.add(top, left, detections)
-                computed, done = computed + len(results), done + len(columns)
-                if options.on_progress is not None:
-                    options.on_progress(done, len(plan))
+            for window in row:
+                merger.add(top, window.left, window.detections)
+                computed += 1
         write(merger.pop_final())
         if qgis:
             geometry: Geometry = "Point" if points else "Polygon"
@@ -172,15 +244,7 @@ def detect_scene(
     )
 
 
-def _batches(
-    tops: Sequence[int], lefts: Sequence[int], size: int
-) -> Iterator[tuple[int, Sequence[int]]]:
-    for top in tops:
-        for start in range(0, len(lefts), size):
-            yield top, lefts[start : start + size]
-
-
-def _detect_windows(
+def _detect_batch(
     model: DetectorFn,
     source: RasterSource,
     options: WindowOptions,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from itertools import islice
@@ -25,7 +25,10 @@ from geotune.inference.geotiff import atomic_output, write_errors
 from geotune.inference.sliding_window import ModelFn, ProgressFn
 from geotune.types import model_inputs
 
-RowsFn = Callable[[Tensor], list[dict[str, str | float]]]
+Row = dict[str, str | float]
+"""Columns of a table by name."""
+
+RowsFn = Callable[[Tensor], list[Row]]
 """Maps outputs `(B, K)` to the table columns of each image."""
 
 
@@ -52,7 +55,7 @@ class ImageTable:
     images: int
     windows: int
     seconds: float
-    rows: list[dict[str, str | float]]
+    rows: list[Row]
     notes: tuple[str, ...]
     item_path: Path | None = None
 
@@ -85,9 +88,9 @@ def write_image_table(
     metadata: Sequence[str] = (),
     on_progress: ProgressFn | None = None,
 ) -> ImageTable:
-    """Write `<name>.csv`, and `<name>.geojson` if all images are georeferenced.
+    """Predict images and write their table, see `write_image_rows`.
 
-    Images are read and rows written batch by batch. The files appear only when they are complete.
+    Images are read and rows written batch by batch.
 
     Args:
         model: maps images to outputs `(B, K)`; an `nn.Module` is moved to `device` and set to
@@ -106,10 +109,22 @@ def write_image_table(
     Raises `GeotuneError` for an image larger than `window`, missing bands, outputs that are not
     finite, and files that cannot be read or written.
     """
-    started = time.perf_counter()
-    device = torch.device(device)
-    if isinstance(model, nn.Module):
-        model.to(device).eval()
+    predicted = image_rows(
+        model,
+        sources,
+        rows=rows,
+        bands=bands,
+        window=checked_window(sources, window),
+        batch_size=batch_size,
+        device=device,
+        metadata=metadata,
+        on_progress=on_progress,
+    )
+    return write_image_rows(predicted, sources, out_dir, name=name)
+
+
+def checked_window(sources: Mapping[str, RasterSource], window: int | None) -> int:
+    """The window, or the side of the largest image. Raises `GeotuneError` for a larger image."""
     largest = max(sources.values(), key=lambda source: max(source.shape))
     window = window or max(largest.shape)
     if max(largest.shape) > window:
@@ -120,46 +135,87 @@ def write_image_table(
             code="image-too-large",
             file=largest.path,
         )
+    return window
+
+
+def image_rows(
+    model: ModelFn,
+    sources: Mapping[str, RasterSource],
+    *,
+    rows: RowsFn,
+    bands: Sequence[str],
+    window: int,
+    batch_size: int = 8,
+    device: torch.device | str = "cpu",
+    metadata: Sequence[str] = (),
+    on_progress: ProgressFn | None = None,
+) -> Iterator[tuple[str, Row]]:
+    """Predict images: the name and the row of each that has data, in their order.
+
+    The arguments and errors are those of `write_image_table`.
+    """
+    device = torch.device(device)
+    if isinstance(model, nn.Module):
+        model.to(device).eval()
+    empty: list[str] = []
+    done = 0
+    selected = {key: source.select(bands) for key, source in sources.items()}
+    for batch in _batches(selected, window, batch_size, metadata, device, empty):
+        with torch.inference_mode():
+            outputs = model(batch.images, **batch.metadata)
+        if not torch.isfinite(outputs).all():
+            raise GeotuneError(
+                f"the model's output is not finite for {', '.join(batch.names[:3])}; "
+                "predict in 32-bit precision, or train again with a lower learning rate",
+                code="output-not-finite",
+            )
+        for key, row in zip(batch.names, rows(outputs), strict=True):
+            yield key, {"image": key, "path": str(sources[key].path), **row}
+        done += len(batch.names)
+        if on_progress is not None:
+            on_progress(done + len(empty), len(sources))
+
+
+def write_image_rows(
+    rows: Iterable[tuple[str, Row]],
+    sources: Mapping[str, RasterSource],
+    out_dir: Path,
+    *,
+    name: str = "images",
+) -> ImageTable:
+    """Write `<name>.csv`, and `<name>.geojson` if all images are georeferenced.
+
+    The files appear only when they are complete. Images without a row are noted as those without
+    data.
+    """
+    started = time.perf_counter()
     georeferenced = all(source.georeferenced for source in sources.values())
     table_path, places_path = out_dir / f"{name}.csv", out_dir / f"{name}.geojson"
-    empty: list[str] = []
-    preview: list[dict[str, str | float]] = []
-    done = 0
+    preview: list[Row] = []
+    written: set[str] = set()
     with (
         atomic_output(out_dir) as folder,
         write_errors(table_path),
         _CsvWriter(folder / table_path.name) as table,
         _OutlineWriter(folder / places_path.name if georeferenced else None) as outlines,
     ):
-        selected = {key: source.select(bands) for key, source in sources.items()}
-        for batch in _batches(selected, window, batch_size, metadata, device, empty):
-            with torch.inference_mode():
-                outputs = model(batch.images, **batch.metadata)
-            if not torch.isfinite(outputs).all():
-                raise GeotuneError(
-                    f"the model's output is not finite for {', '.join(batch.names[:3])}; "
-                    "predict in 32-bit precision, or train again with a lower learning rate",
-                    code="output-not-finite",
-                )
-            for key, row in zip(batch.names, rows(outputs), strict=True):
-                row = {"image": key, "path": str(sources[key].path), **row}
-                preview += [row] if len(preview) < PREVIEW_ROWS else []
-                table.write(row)
-                outlines.write(row, sources[key])
-            done += len(batch.names)
-            if on_progress is not None:
-                on_progress(done + len(empty), len(sources))
+        for key, row in rows:
+            preview += [row] if len(preview) < PREVIEW_ROWS else []
+            table.write(row)
+            outlines.write(row, sources[key])
+            written.add(key)
     return ImageTable(
         name=name,
         table_path=table_path,
         places_path=places_path if georeferenced else None,
         images=len(sources),
-        windows=done,
+        windows=len(written),
         seconds=time.perf_counter() - started,
         rows=preview,
         notes=tuple(
-            f"{sources[key].path}: no pixel has data, so the table has no row for it"
-            for key in empty
+            f"{source.path}: no pixel has data, so the table has no row for it"
+            for key, source in sources.items()
+            if key not in written
         ),
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ import rasterio
 from numpy.typing import NDArray
 
 from geotune.data.raster.source import RasterSource
+from geotune.data.raster.windows import Window
 from geotune.inference.geotiff import (
     GeoTiffWriter,
     atomic_output,
@@ -74,6 +76,39 @@ class ValueMap:
         return f"mean {self.quantity} {self.mean:.4g} {self.unit}".rstrip()
 
 
+@dataclass(frozen=True)
+class ValueBlock:
+    """A rectangle of a map of numbers.
+
+    Attributes:
+        row: first row.
+        col: first column.
+        values: `(1, h, w)`, or `(2, h, w)` with the standard deviation; NaN without data.
+        windows: number of windows computed since the last block.
+    """
+
+    row: int
+    col: int
+    values: NDArray[np.float32]
+    windows: int
+
+
+def value_blocks(
+    model: ModelFn,
+    source: RasterSource,
+    options: WindowOptions,
+    *,
+    uncertainty: bool = False,
+    area: Window | None = None,
+) -> Iterator[ValueBlock]:
+    """Predict a scene, or a part of it, block by block; `model` as for `regress_scene`."""
+    channels = 2 if uncertainty else 1
+    for block in sliding_window_inference(model, source, options, channels=channels, area=area):
+        values = block.outputs.cpu().numpy()
+        values[:, ~block.valid] = np.nan
+        yield ValueBlock(block.row, block.col, values, block.windows)
+
+
 def regress_scene(
     model: ModelFn,
     source: RasterSource,
@@ -87,10 +122,7 @@ def regress_scene(
     uncertainty: bool = False,
     qgis: bool = True,
 ) -> ValueMap:
-    """Write the map `<name>_<quantity>.tif` of a scene, with its CRS and transform.
-
-    With `qgis` also its style and the project `<name>.qgs`. The files appear only when all are
-    complete.
+    """Predict a scene and write its map, see `write_value_map`.
 
     Args:
         model: maps images to values `(B, 1, H, W)`, see `sliding_window_inference`; with
@@ -107,6 +139,37 @@ def regress_scene(
 
     Raises `GeotuneError` for values out of range, missing bands, outputs of another shape or not
     finite, and files that cannot be read or written.
+    """
+    return write_value_map(
+        value_blocks(model, source, options, uncertainty=uncertainty),
+        source,
+        out_dir,
+        quantity=quantity,
+        name=name,
+        unit=unit,
+        summed=summed,
+        uncertainty=uncertainty,
+        qgis=qgis,
+    )
+
+
+def write_value_map(
+    blocks: Iterable[ValueBlock],
+    source: RasterSource,
+    out_dir: Path,
+    *,
+    quantity: str,
+    name: str,
+    unit: str = "",
+    summed: bool = False,
+    uncertainty: bool = False,
+    qgis: bool = True,
+) -> ValueMap:
+    """Write the map `<name>_<quantity>.tif` of a scene, with its CRS and transform.
+
+    With `qgis` also its style and the project `<name>.qgs`. The files appear only when all are
+    complete. `blocks` hold each pixel once; the other arguments and errors are those of
+    `regress_scene`.
     """
     started = time.perf_counter()
     check_file_stem(name)
@@ -125,16 +188,14 @@ def regress_scene(
 
         values_file = new_map(path, quantity)
         deviations = new_map(uncertainty_path, "standard deviation") if uncertainty else None
-        channels = 2 if uncertainty else 1
-        for block in sliding_window_inference(model, source, options, channels=channels):
-            values = block.outputs.cpu().numpy()
-            total += float(values[0][block.valid].sum(dtype=np.float64))
-            pixels += int(block.valid.sum())
+        for block in blocks:
+            known = ~np.isnan(block.values[0])
+            total += float(block.values[0][known].sum(dtype=np.float64))
+            pixels += int(known.sum())
             windows += block.windows
-            values[:, ~block.valid] = np.nan
-            values_file.write(block.row, block.col, values[:1])
+            values_file.write(block.row, block.col, block.values[:1])
             if deviations is not None:
-                deviations.write(block.row, block.col, values[1:])
+                deviations.write(block.row, block.col, block.values[1:])
         values_file.finish("AVERAGE")
         if deviations is not None:
             deviations.finish("AVERAGE")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +11,11 @@ from typing import Any
 
 import numpy as np
 import rasterio
-import torch
 from numpy.typing import NDArray
 
 from geotune.data.raster.source import RasterSource
 from geotune.errors import GeotuneError
-from geotune.inference.ensemble import entropy
+from geotune.inference.class_blocks import ClassBlock, ClassLayers, class_blocks
 from geotune.inference.geotiff import (
     NODATA,
     PROBABILITY_SCALE,
@@ -32,8 +31,7 @@ from geotune.inference.geotiff import (
 from geotune.inference.polygon_writer import LAYER, PolygonOptions, write_polygons
 from geotune.inference.polygonize import polygonize
 from geotune.inference.qgis import MapLayer, class_map_style, class_style, value_style, write_qgis
-from geotune.inference.sliding_window import ModelFn, WindowOptions, sliding_window_inference
-from geotune.metrics.class_threshold import apply_thresholds
+from geotune.inference.sliding_window import ModelFn, WindowOptions
 from geotune.utils.colors import Color, is_background, palette
 
 
@@ -110,15 +108,10 @@ def segment_scene(
     thresholds: Mapping[int, float] | None = None,
     qgis: bool = True,
 ) -> ClassMap:
-    """Write `<name>_classes.tif`, `<name>_probabilities.tif` and `<name>_polygons.gpkg` of a scene.
-
-    With `qgis` also a style beside each, and the project `<name>.qgs`. The files have the CRS and
-    transform of the scene. They appear only when all are complete, and replace those of an earlier
-    prediction.
+    """Predict a scene and write its map, see `class_blocks` and `write_class_map`.
 
     Args:
-        model: maps images to class probabilities, see `sliding_window_inference`; with
-            `uncertainty` of several members, and their mean entropy in one channel more.
+        model: maps images to class probabilities, see `class_blocks`.
         source: the scene.
         out_dir: created if needed.
         options: see `WindowOptions`.
@@ -126,26 +119,60 @@ def segment_scene(
         name: file stem.
         colors: of each class; by default `geotune.utils.colors.palette(classes)`.
         probabilities: whether to write probabilities.
-        uncertainty: whether to write `<name>_uncertainty.tif`: the entropy of the probabilities
-            from 0 to 1, and of several members how much of it is their disagreement: the entropy
-            of their mean minus the mean of their entropies (mutual information, arXiv 1112.5745).
+        uncertainty: whether to write `<name>_uncertainty.tif`, see `ClassLayers`.
         members: number of predictions that the model averages.
         polygons: whether to write polygons, and how.
-        thresholds: probabilities from which pixels get a class, see `apply_thresholds`. By default
-            every pixel gets the most likely class.
+        thresholds: probabilities from which pixels get a class, see `ClassLayers`.
         qgis: whether to write styles and project.
 
     Raises `GeotuneError` for values out of range, missing bands, outputs of another shape or not
     finite, and files that cannot be read or written.
     """
+    layers = ClassLayers(
+        classes=classes,
+        probabilities=probabilities,
+        uncertainty=uncertainty,
+        members=members,
+        thresholds=thresholds or {},
+    )
+    return write_class_map(
+        class_blocks(model, source, options, layers),
+        source,
+        out_dir,
+        layers,
+        name=name,
+        colors=colors,
+        polygons=polygons,
+        qgis=qgis,
+    )
+
+
+def write_class_map(
+    blocks: Iterable[ClassBlock],
+    source: RasterSource,
+    out_dir: Path,
+    layers: ClassLayers,
+    *,
+    name: str,
+    colors: Sequence[Color] | None = None,
+    polygons: bool | PolygonOptions = True,
+    qgis: bool = True,
+) -> ClassMap:
+    """Write `<name>_classes.tif`, `<name>_probabilities.tif` and `<name>_polygons.gpkg` of a scene.
+
+    With `qgis` also a style beside each, and the project `<name>.qgs`. The files have the CRS and
+    transform of the scene. They appear only when all are complete, and replace those of an earlier
+    prediction.
+
+    Args:
+        blocks: of the map, each pixel once.
+        layers: of the blocks.
+
+    The other arguments and errors are those of `segment_scene`.
+    """
     started = time.perf_counter()
-    if not 2 <= len(classes) <= NODATA:
-        raise GeotuneError(
-            f"classes: found {len(classes)}, expected 2 to {NODATA} for a class map",
-            code="class-count",
-            key="task.classes",
-        )
     check_file_stem(name)
+    classes = layers.classes
     colors = palette(classes) if colors is None else colors
     if len(colors) != len(classes):
         raise GeotuneError(
@@ -158,44 +185,37 @@ def segment_scene(
     probabilities_path = out_dir / f"{name}_probabilities.tif"
     uncertainty_path = out_dir / f"{name}_uncertainty.tif"
     polygons_path = out_dir / f"{name}_polygons.gpkg"
+    probabilities, uncertainty = layers.probabilities, layers.uncertainty
     counts = np.zeros(NODATA + 1, dtype=np.int64)
     windows, num_polygons = 0, None
-    measures = ["entropy", "disagreement"] if members > 1 else ["entropy"]
-    channels = len(classes) + (len(measures) - 1 if uncertainty else 0)
     with bounded_gdal_cache(), atomic_output(out_dir) as folder, ExitStack() as files:
 
-        def new_map(path: Path, layers: Sequence[str]) -> GeoTiffWriter:
-            return files.enter_context(GeoTiffWriter.for_scene(folder / path.name, source, layers))
+        def new_map(path: Path, bands: Sequence[str]) -> GeoTiffWriter:
+            return files.enter_context(GeoTiffWriter.for_scene(folder / path.name, source, bands))
 
         class_map = new_map(classes_path, ["class"])
         describe_classes(class_map, classes, colors)
         probability_map = new_map(probabilities_path, classes) if probabilities else None
         if probability_map is not None:
             describe_probabilities(probability_map)
-        uncertainty_map = new_map(uncertainty_path, measures) if uncertainty else None
+        uncertainty_map = new_map(uncertainty_path, layers.measures) if uncertainty else None
         if uncertainty_map is not None:
             describe_probabilities(uncertainty_map, "uncertainty")
         scores = _temporary(folder, source.shape) if polygons else None
-        for block in sliding_window_inference(model, source, options, channels=channels):
-            shares = block.outputs[: len(classes)]
-            chosen = apply_thresholds(shares, thresholds or {})
-            values = chosen.to(torch.uint8).cpu().numpy()
-            values[~block.valid] = NODATA
+        for block in blocks:
             if scores is not None:
-                own = shares.gather(0, chosen[None])[0] * PROBABILITY_SCALE
-                rows = slice(block.row, block.row + values.shape[0])
-                columns = slice(block.col, block.col + values.shape[1])
-                scores[rows, columns] = own.round().to(torch.uint8).cpu().numpy()
-            counts += np.bincount(values.ravel(), minlength=len(counts))
+                rows = slice(block.row, block.row + block.classes.shape[0])
+                columns = slice(block.col, block.col + block.classes.shape[1])
+                scores[rows, columns] = block.scores
+            counts += np.bincount(block.classes.ravel(), minlength=len(counts))
             windows += block.windows
-            class_map.write(block.row, block.col, values[None])
-            if probability_map is not None:
-                probability_map.write(block.row, block.col, _stored(shares, block.valid))
-            if uncertainty_map is not None:
-                total = entropy(shares[None])[0]
-                disagreement = (total - block.outputs[len(classes) :]).clamp(min=0)
-                levels = torch.cat([total, disagreement]).clamp(max=1)
-                uncertainty_map.write(block.row, block.col, _stored(levels, block.valid))
+            class_map.write(block.row, block.col, block.classes[None])
+            for map_file, values in (
+                (probability_map, block.probabilities),
+                (uncertainty_map, block.uncertainty),
+            ):
+                if map_file is not None and values is not None:
+                    map_file.write(block.row, block.col, values)
         class_map.finish("MODE")
         write_categories(class_map.path, classes)
         if probability_map is not None:
@@ -208,17 +228,17 @@ def segment_scene(
             )
             Path(str(scores.filename)).unlink()
         if qgis:
-            layers = [MapLayer(classes_path, "classes", class_map_style(classes, colors))]
+            maps = [MapLayer(classes_path, "classes", class_map_style(classes, colors))]
             if polygons:
                 style = class_style("class", classes, colors, "Polygon")
-                layers.insert(0, MapLayer(polygons_path, LAYER, style, "Polygon", LAYER))
+                maps.insert(0, MapLayer(polygons_path, LAYER, style, "Polygon", LAYER))
             if probabilities:
                 title, style = f"probability of {classes[-1]}", value_style(0, 1, band=len(classes))
-                layers.append(MapLayer(probabilities_path, title, style, visible=False))
+                maps.append(MapLayer(probabilities_path, title, style, visible=False))
             if uncertainty:
-                style = value_style(0, 1, band=len(measures))
-                layers.append(MapLayer(uncertainty_path, measures[-1], style, visible=False))
-            write_qgis(folder, out_dir, name, source, layers)
+                style = value_style(0, 1, band=len(layers.measures))
+                maps.append(MapLayer(uncertainty_path, layers.measures[-1], style, visible=False))
+            write_qgis(folder, out_dir, name, source, maps)
     return ClassMap(
         name=name,
         classes_path=classes_path,
@@ -249,13 +269,6 @@ def segment_scene(
             ),
         ),
     )
-
-
-def _stored(values: torch.Tensor, valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Values `(K, h, w)` from 0 to 1 as they are stored."""
-    stored: NDArray[np.uint8] = (values * PROBABILITY_SCALE).round().to(torch.uint8).cpu().numpy()
-    stored[:, ~valid] = NODATA
-    return stored
 
 
 def _temporary(folder: Path, shape: tuple[int, int]) -> np.memmap[Any, np.dtype[np.uint8]]:

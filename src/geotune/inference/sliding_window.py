@@ -87,6 +87,7 @@ def sliding_window_inference(
     *,
     channels: int,
     columns: int | None = None,
+    area: Window | None = None,
 ) -> Iterator[OutputBlock]:
     """Yield blended outputs for a scene, each pixel once.
 
@@ -96,6 +97,8 @@ def sliding_window_inference(
         options: see `WindowOptions`.
         channels: number of output channels K.
         columns: width of a strip; by default chosen to keep the buffers small.
+        area: the part of the scene to compute; its outputs are those of the whole scene, up to
+            rounding, which depends on which windows share a batch.
 
     Raises `GeotuneError` for values out of range, and for outputs that are not finite or not of
     shape `(B, channels, H, W)`.
@@ -106,7 +109,7 @@ def sliding_window_inference(
     # bytes per pixel: image rows, those being read, sums, weights and the blend
     pixel_bytes = 4 * (2 * len(source.band_files) + 2 * channels + 1)
     columns = columns or strip_width(max(window, 1), pixel_bytes)
-    plan = TilingPlan(source.shape, window, options.overlap, columns)
+    plan = TilingPlan(source.shape, window, options.overlap, columns, area)
     done, total = 0, len(plan)
 
     def advance(windows: int) -> None:
@@ -132,8 +135,8 @@ def _process_strip(
     window, device = plan.window, torch.device(options.device)
     inside = slice(strip.left - strip.first, strip.right - strip.first)
     blender = Blender(channels, strip.width, window, device)
+    computed = 0
     for top, rows, image in _read_window_rows(source, plan, strip):
-        computed = 0
         for start in range(0, len(strip.lefts), options.batch_size):
             lefts = [left - strip.first for left in strip.lefts[start : start + options.batch_size]]
             views = {left: image[..., left : left + window] for left in lefts}
@@ -151,8 +154,12 @@ def _process_strip(
                 blender.add(_run_model(model, inputs, channels, area), list(nonempty))
             computed += len(nonempty)
             advance(len(lefts))
-        valid = has_data(image[..., :rows, inside])
-        yield OutputBlock(top, strip.left, blender.pop_rows(rows)[:, :, inside], valid, computed)
+        above = max(plan.inside.row - top, 0)  # rows that the windows above would change
+        outputs = blender.pop_rows(rows)[:, above:, inside]
+        if outputs.shape[1]:
+            valid = has_data(image[..., above:rows, inside])
+            yield OutputBlock(top + above, strip.left, outputs, valid, computed)
+            computed = 0
 
 
 def _read_window_rows(
@@ -163,11 +170,12 @@ def _read_window_rows(
     Rows shared by two rows of windows are read once. The image is the same array each time.
     """
     size = plan.window
-    image = source.read(Window(0, strip.first, size, strip.width))
-    for top, following in pairwise((*plan.tops, plan.shape[0])):
+    image = source.read(Window(plan.tops[0], strip.first, size, strip.width))
+    end = plan.inside.row + plan.inside.height
+    for top, following in pairwise((*plan.tops, end)):
         rows = following - top
         yield top, rows, image
-        if following < plan.shape[0]:
+        if following < end:
             for band in image.reshape(-1, *image.shape[-2:]):
                 band[: size - rows] = band[rows:].copy()
             new = Window(top + size, strip.first, rows, strip.width)

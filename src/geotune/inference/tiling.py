@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from geotune.data.raster.windows import Window
 from geotune.errors import GeotuneError
 
 
@@ -61,13 +62,15 @@ class Strip:
 
 @dataclass(frozen=True)
 class TilingPlan:
-    """All windows over a scene.
+    """All windows over a scene, or those that touch a part of it.
 
     Attributes:
         shape: (H, W) of the scene in pixels.
         window: side of a window in pixels.
         overlap: minimum overlap of neighbours, as a fraction of the window in [0, 1).
         strip_width: number of columns of a strip.
+        area: the part of the scene, inside of it; None for all of it. Its windows are those of the
+            whole scene, so that the results do not depend on it.
 
     Raises `GeotuneError` for a size below one and an overlap outside of [0, 1).
     """
@@ -76,6 +79,7 @@ class TilingPlan:
     window: int
     overlap: float
     strip_width: int
+    area: Window | None = None
 
     def __post_init__(self) -> None:
         for name, size in (
@@ -95,15 +99,23 @@ class TilingPlan:
             )
 
     @property
+    def inside(self) -> Window:
+        """The part of the scene that the windows are for."""
+        return Window(0, 0, *self.shape) if self.area is None else self.area
+
+    @property
     def tops(self) -> tuple[int, ...]:
         """First rows of the windows."""
-        return window_starts(self.shape[0], self.window, self.overlap)
+        starts = window_starts(self.shape[0], self.window, self.overlap)
+        first, last = self.inside.row, self.inside.row + self.inside.height
+        return tuple(y for y in starts if y < last and y + self.window > first)
 
     def strips(self) -> Iterator[Strip]:
         """The strips, from left to right."""
         lefts = window_starts(self.shape[1], self.window, self.overlap)
-        for left in range(0, self.shape[1], self.strip_width):
-            right = min(left + self.strip_width, self.shape[1])
+        end = self.inside.col + self.inside.width
+        for left in range(self.inside.col, end, self.strip_width):
+            right = min(left + self.strip_width, end)
             touching = tuple(x for x in lefts if x < right and x + self.window > left)
             yield Strip(left, right, touching, self.window)
 

@@ -1,0 +1,105 @@
+"""The scenes of a prediction: found, opened and checked as the adapter's training requires."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from geotune.adapter_config import AdapterConfig
+from geotune.data.issues import ErrorCollector
+from geotune.data.raster.metadata import check_metadata
+from geotune.data.raster.source import RasterSource
+from geotune.data.scenes.entry import SceneEntry
+from geotune.data.scenes.find import Names
+from geotune.data.scenes.open_scenes import by_modality, list_scenes, missed_images, open_entries
+from geotune.data.scenes.quality import with_quality
+from geotune.errors import GeotuneError
+from geotune.hub.download import AdapterSource
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneOptions:
+    """How the files of scenes are read.
+
+    Attributes:
+        bands: names of the files' bands; by default as in the training.
+        nodata: nodata value of the files; by default as in the training.
+        quality: pattern of the scenes' quality masks, evaluated as `data.quality` of the training.
+    """
+
+    bands: Names | None = None
+    nodata: float | None = None
+    quality: str | None = None
+
+
+class PredictedScenes:
+    """Lists and opens the scenes that an adapter predicts.
+
+    Args:
+        adapter: that predicts them.
+        config: of the adapter.
+        options: see `SceneOptions`.
+
+    Raises `GeotuneError` for quality masks whose values are unknown.
+    """
+
+    def __init__(
+        self, adapter: AdapterSource, config: AdapterConfig, options: SceneOptions
+    ) -> None:
+        settings = config.prediction
+        self._config = config
+        self._bands = options.bands or settings.bands
+        self._nodata = settings.nodata if options.nodata is None else options.nodata
+        self._masks = None
+        if options.quality is not None:
+            if settings.quality is None:
+                raise GeotuneError(
+                    f"--quality {options.quality}: {adapter} was trained without data.quality, so "
+                    "it is unknown which mask values to exclude; remove --quality",
+                    code="option-not-applicable",
+                    key="data.quality",
+                )
+            update = {"pattern": options.quality, "mask_image": True}
+            self._masks = settings.quality.model_copy(update=update)
+
+    def find(
+        self, patterns: Sequence[str], errors: ErrorCollector | None = None
+    ) -> dict[str, SceneEntry]:
+        """The scenes of patterns or tables by name; `errors` may collect those of single rows."""
+        return list_scenes(
+            by_modality(patterns),
+            bands=self._bands,
+            wanted_bands=self._config.normalization.bands,
+            errors=errors,
+        )
+
+    def open(
+        self, entries: Mapping[str, SceneEntry], errors: ErrorCollector | None = None
+    ) -> dict[str, RasterSource]:
+        """Open scenes by name; `errors` may collect those of single scenes.
+
+        Raises `GeotuneError` if a scene does not fit the model.
+        """
+        errors = errors or ErrorCollector()
+        opened = open_entries(
+            entries,
+            errors,
+            self._bands,
+            self._config.normalization.bands,
+            self._nodata,
+            self._config.prediction.resolution_m,
+        )
+        if self._masks is not None:
+            masked: dict[str, RasterSource] = {}
+            for name, source in opened.items():
+                with errors.catch(name, source.path):
+                    fields = {name: entries[name].fields}
+                    masked |= with_quality({name: source}, self._masks, fields)
+            opened = masked
+        check_metadata(opened, self._config.metadata)
+        return opened
+
+
+def missed_notes(patterns: Sequence[str]) -> list[str]:
+    """Notes of images that the patterns miss by upper and lower case alone."""
+    return [issue.text for issue in missed_images(by_modality(patterns), key=None)]
