@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from geotune.api.caching import cache as cache
     from geotune.api.checking import check as check
     from geotune.api.distilling import distill as distill
+    from geotune.api.embedding import embed as embed
     from geotune.api.exporting import export as export
     from geotune.api.fitting import finish as finish
     from geotune.api.fitting import fit as fit
@@ -92,6 +93,7 @@ _EXPORTS = {
     "card": "geotune.api.stac_card:card",
     "check": "geotune.api.checking:check",
     "distill": "geotune.api.distilling:distill",
+    "embed": "geotune.api.embedding:embed",
     "export": "geotune.api.exporting:export",
     "finish": "geotune.api.fitting:finish",
     "fit": "geotune.api.fitting:fit",

@@ -23,6 +23,7 @@ from geotune.cli.check import check
 from geotune.cli.console import err, escape
 from geotune.cli.demo import demo
 from geotune.cli.distill import distill
+from geotune.cli.embed import embed
 from geotune.cli.export import export
 from geotune.cli.fit import finish, fit
 from geotune.cli.init import init
@@ -62,8 +63,8 @@ def _paragraphs(doc: str) -> str:
 
 
 for command in (
-    init, check, plan, pretrain, fit, finish, cache, test, predict, export, distill, average, push,
-    card, bench, list_, unpack, demo,
+    init, check, plan, pretrain, fit, finish, cache, test, predict, embed, export, distill, average,
+    push, card, bench, list_, unpack, demo,
 ):  # fmt: skip
     command.__doc__ = _paragraphs(command.__doc__ or "")
     app.command(command, name=command.__name__.rstrip("_"))

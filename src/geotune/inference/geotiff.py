@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
 
+import numpy as np
 import rasterio
 import rasterio.shutil
 from numpy.typing import NDArray
@@ -25,6 +26,7 @@ from rasterio.windows import Window
 from geotune.data.raster.io import open_dataset
 from geotune.data.raster.source import RasterSource
 from geotune.errors import GeotuneError
+from geotune.inference.cell_grid import CellGrid
 from geotune.utils.colors import Color
 
 NODATA = 255
@@ -34,6 +36,8 @@ PROBABILITY_SCALE = 254
 """A probability p is stored as round(254 p): a quarter of the size of float32, within 0.002."""
 
 _CACHE_BYTES = 64 * 2**20
+_BLOCK_BYTES = 32 * 2**20
+"""Largest block of a Cloud-Optimised GeoTIFF, which holds all bands, unless it is the smallest."""
 
 
 @contextmanager
@@ -100,6 +104,11 @@ class GeoTiffWriter:
         self.path = path
         self.predictor = "FLOATING_POINT" if dtype == "float32" else "NO"
         self.raw = path.with_suffix(".raw.tif")
+        self.block_side = 512
+        while self.block_side > 128 and (
+            self.block_side**2 * len(bands) * np.dtype(dtype).itemsize > _BLOCK_BYTES
+        ):
+            self.block_side //= 2
         georeference: dict[str, Any] = {"gcps": gcps} if gcps else {"transform": transform}
         if not gcps and transform == Affine.identity():
             georeference = {}
@@ -139,6 +148,28 @@ class GeoTiffWriter:
             **options,
         )
 
+    @classmethod
+    def for_cells(
+        cls, path: Path, source: RasterSource, bands: Sequence[str], grid: CellGrid, **options: Any
+    ) -> GeoTiffWriter:
+        """A map on a grid of cells over a scene, georeferenced as in `for_scene`."""
+        gcps, gcps_crs = ground_control_points(source)
+        side = grid.stride
+        return cls(
+            path,
+            shape=grid.shape(source.shape),
+            crs=gcps_crs if gcps else source.crs,
+            transform=source.transform
+            if source.transform == Affine.identity()
+            else source.transform @ Affine.scale(side),
+            bands=bands,
+            gcps=[
+                GroundControlPoint(p.row / side, p.col / side, p.x, p.y, p.z, p.id, p.info)
+                for p in gcps
+            ],
+            **options,
+        )
+
     def __enter__(self) -> GeoTiffWriter:
         return self
 
@@ -160,7 +191,7 @@ class GeoTiffWriter:
                 driver="COG",
                 compress="DEFLATE",
                 predictor=self.predictor,
-                blocksize=512,
+                blocksize=self.block_side,
                 overview_resampling=resampling,
                 bigtiff="IF_SAFER",
             )

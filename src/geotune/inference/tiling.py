@@ -124,12 +124,14 @@ class TilingPlan:
         return len(self.tops) * sum(len(strip.lefts) for strip in self.strips())
 
 
-def strip_width(window: int, bytes_per_pixel: int, budget_bytes: int = 128 * 2**20) -> int:
+def strip_width(
+    window: int, bytes_per_pixel: int, budget_bytes: int = 128 * 2**20, *, multiple: int = 512
+) -> int:
     """Width of a strip whose buffers, one window high, stay within the budget.
 
     At least four windows, because windows at strip borders are computed twice, and at most 4096
-    columns; a multiple of 512, the tile size of the output.
+    columns; by default a multiple of 512, the tile size of the output.
     """
     affordable = budget_bytes // (bytes_per_pixel * window)
-    minimum = -(-4 * window // 512) * 512
-    return max(minimum, min(4096, affordable // 512 * 512))
+    minimum = -(-4 * window // multiple) * multiple
+    return max(minimum, min(4096, affordable // multiple * multiple))

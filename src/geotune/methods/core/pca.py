@@ -38,7 +38,7 @@ class RunningCovariance:
         self.count = 0
 
     def add(self, feature: Tensor) -> None:
-        """Add features `(B, C, h, w)`."""
+        """Add features `(B, C, h, w)` or `(B, C)`."""
         if feature.device.type == "mps":
             feature = feature.cpu()
         vectors = feature.double().movedim(1, -1).flatten(0, -2)
@@ -51,6 +51,18 @@ class RunningCovariance:
         self.sum += vectors.sum(0)
         self.products.addmm_(vectors.T, vectors)
 
+    def principal_axes(self, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The first `count` principal axes, in float64.
+
+        Returns the mean `(C,)`, the axes `(d, C)`, their variances `(d,)` and the sum of the
+        variances of all axes.
+        """
+        mean = self.sum / self.count
+        covariance = (self.products - self.count * mean.outer(mean)) / max(1, self.count - 1)
+        variances, axes = torch.linalg.eigh(covariance)
+        first = variances[-count:].flip(0), axes[:, -count:].flip(1).T
+        return mean + self.shift, first[1], first[0], variances.sum()
+
     def principal_components(self, count: int) -> tuple[Tensor, Tensor]:
         """The projection to the first `count` principal components.
 
@@ -58,10 +70,7 @@ class RunningCovariance:
         centred and scaled by one common factor, so that their variances keep their ratios and
         average one.
         """
-        mean = self.sum / self.count
-        covariance = (self.products - self.count * mean.outer(mean)) / max(1, self.count - 1)
-        variances, axes = torch.linalg.eigh(covariance)
-        variances, axes = variances[-count:].flip(0), axes[:, -count:].flip(1)
+        mean, axes, variances, _ = self.principal_axes(count)
         scale = variances.clamp(min=0).mean().clamp(min=1e-12).rsqrt()
-        weight = scale * axes.T
-        return weight[..., None, None].float(), -(weight @ (mean + self.shift)).float()
+        weight = scale * axes
+        return weight[..., None, None].float(), -(weight @ mean).float()
