@@ -110,6 +110,14 @@ DECODERS: dict[str, Component] = {
     "unet": _builtin("decoders.unet:Unet", "decoder_options:UnetOptions"),
     "upernet": _builtin("decoders.upernet:Upernet", "decoder_options:UpernetOptions"),
     "global_pool": _builtin("decoders.global_pool:GlobalPool", "decoder_options:GlobalPoolOptions"),
+    "logistic": _builtin(
+        "decoders.probe:LogisticProbe", "decoder_options:LogisticOptions", "geotune[bench]"
+    ),
+    "knn": _builtin("decoders.probe:KnnProbe", "decoder_options:KnnOptions"),
+    "pooled_logistic": _builtin(
+        "decoders.probe:LogisticProbe", "decoder_options:PooledLogisticOptions", "geotune[bench]"
+    ),
+    "pooled_knn": _builtin("decoders.probe:KnnProbe", "decoder_options:PooledKnnOptions"),
     "faster_rcnn": _builtin(
         "detectors.faster_rcnn:faster_rcnn", "decoder_options:FasterRcnnOptions"
     ),

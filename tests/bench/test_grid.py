@@ -115,6 +115,38 @@ def test_baselines_are_not_duplicated_and_can_be_switched_off(suite: Write) -> N
     assert [c.method for c in specs_of(off)] == ["est"]
 
 
+def test_classifiers_of_frozen_features_are_baselines_on_request(suite: Write) -> None:
+    on = {"unet_from_scratch": False, "frozen": False, "knn": True, "logistic": True}
+    specs = {spec.method: spec.recipe for spec in specs_of(suite(baselines=on))}
+    assert list(specs) == ["est", "knn", "logistic"]
+    assert specs["knn"].decoder.kind == "knn" and specs["knn"].method.kind == "frozen"
+    images = {"kind": "images", "images": "x", "split": {"kind": "random"}}
+    path = suite(
+        {
+            "task": {"kind": "classify", "classes": ["a", "b"]},
+            "decoder": {"kind": "global_pool"},
+            "data": images,
+        },
+        baselines=on,
+    )
+    assert [spec.recipe.decoder.kind for spec in specs_of(path)] == [
+        "global_pool",
+        "pooled_knn",
+        "pooled_logistic",
+    ]
+    path = suite(
+        {
+            "task": {"kind": "classify", "classes": ["a", "b"], "multilabel": True},
+            "decoder": {"kind": "global_pool"},
+            "data": images,
+        },
+        baselines=on,
+    )
+    specs_found, notes = expand(read_suite(path))
+    assert [spec.method for spec in specs_found] == ["est"]
+    assert any("knn is omitted" in note and "several labels" in note for note in notes)
+
+
 def test_unsupported_baseline_is_omitted_with_a_note(
     suite: Write,
 ) -> None:

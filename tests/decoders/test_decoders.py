@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from geotune.decoders.base import classifier_conv
 from geotune.registry import DECODERS as ALL
 from geotune.types import FeatureMaps, Tap
-from helpers.components import DETECTORS, make_decoder
+from helpers.components import DETECTORS, PROBES, make_decoder
 
 CLASSES = 3
-DECODERS = [kind for kind in ALL if kind not in DETECTORS]
+DECODERS = [kind for kind in ALL if kind not in (*DETECTORS, *PROBES)]
 
 
 def taps_of(*strides: float, channels: int = 8, stem: Sequence[int] = ()) -> tuple[Tap, ...]:

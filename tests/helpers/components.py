@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from geotune.config.decoder_options import ProbeOptions
 from geotune.registry import DECODERS, TASKS
 from geotune.types import Tap
 
 DETECTORS = tuple(k for k, one in DECODERS.items() if one.load_options().level == "object")
+PROBES = tuple(k for k, one in DECODERS.items() if issubclass(one.load_options(), ProbeOptions))
+"""Decoders that are fitted, not trained; tests/training/test_fit_probe.py tests them."""
 
 
 def make_task(kind: str, **options: Any) -> Any:

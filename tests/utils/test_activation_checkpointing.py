@@ -18,7 +18,7 @@ from geotune.methods.core.encoder import Encoder, recompute_blocks
 from geotune.registry import DECODERS
 from geotune.utils.activation_checkpointing import recompute, recompute_stages
 from geotune.utils.batch_norm import allow_single_values
-from helpers.components import DETECTORS, make_decoder
+from helpers.components import DETECTORS, PROBES, make_decoder
 
 MakeBackbone = Callable[..., Backbone]
 
@@ -97,7 +97,9 @@ def net(make_backbone: MakeBackbone, family: str, method: Method, decoder: str) 
     return Net(encoder, make_decoder(decoder, encoder.taps, 3))
 
 
-@pytest.mark.parametrize("decoder", [kind for kind in DECODERS if kind not in DETECTORS])
+@pytest.mark.parametrize(
+    "decoder", [kind for kind in DECODERS if kind not in (*DETECTORS, *PROBES)]
+)
 @pytest.mark.parametrize("method", ["Est", "Lst", "SideTune", "VitAdapter"])
 def test_recomputing_stages_changes_no_value(
     make_backbone: MakeBackbone, method: str, decoder: str

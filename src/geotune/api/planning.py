@@ -21,6 +21,7 @@ from geotune.api.recipes import OnMessage, RecipeLike, as_recipe, ignore_message
 from geotune.backbones.create import model_info
 from geotune.backbones.spec import band_names
 from geotune.config import Recipe, parse_size
+from geotune.config.decoder_options import ProbeOptions
 from geotune.config.task_options import DetectOptions, ReconstructOptions
 from geotune.data.annotations.object_labels import ObjectLabels
 from geotune.data.datamodule import DataModule
@@ -108,6 +109,13 @@ def plan(
     Raises `GeotuneError` for an invalid recipe or an invalid combination of components.
     """
     given = recipe = as_recipe(recipe, overrides, on_message)
+    if isinstance(recipe.decoder, ProbeOptions):
+        raise GeotuneError(
+            f"decoder.kind {recipe.decoder.kind} is fitted to features and has no training step to "
+            "plan; it needs the memory of a prediction",
+            code="option-not-applicable",
+            key="decoder.kind",
+        )
     limit = recipe.train.memory_budget if budget is None else _bytes(budget)
     recipe, bands, notes = _resolved(recipe)
     recipe, precision_notes = resolve_precision(recipe)

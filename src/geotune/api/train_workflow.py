@@ -14,13 +14,15 @@ from safetensors.torch import load_file
 import geotune
 from geotune.adapter_io import adapter_state, load_adapter_state, save_adapter
 from geotune.api.continued_backbone import write_continued_backbone
-from geotune.api.environment import device_name, versions
+from geotune.api.environment import device_name, pick_device, versions
 from geotune.api.recipes import OnMessage
 from geotune.api.starting import start_from_adapter
 from geotune.api.worst_windows import write_worst_windows
 from geotune.config import Recipe
+from geotune.config.decoder_options import ProbeOptions
 from geotune.config.task_options import ReconstructOptions
 from geotune.data.datamodule import DataModule
+from geotune.decoders.probe import Probe
 from geotune.factory.build_model import BuiltModel, adapter_sections, build_training, resolve_recipe
 from geotune.factory.prediction_settings import prediction_settings
 from geotune.feature_cache.build_cache import cache_notes
@@ -31,6 +33,7 @@ from geotune.report.page import write_report
 from geotune.report.tasks.base import find_page
 from geotune.stac.extent import extent_of
 from geotune.training.evaluate import Evaluation, evaluate
+from geotune.training.fit_probe import fit_probe
 from geotune.training.open_teacher import open_teacher
 from geotune.training.optimizer import layer_decay_note
 from geotune.training.run_dir import RunDir
@@ -135,26 +138,47 @@ def train(
         own_notes.append(f"{reason}; from this step on {effect} (train.{key}={value})")
         on_message(f"note: {own_notes[-1]}")
 
-    fitted = fit(
-        built,
-        watched,
-        recipe.train,
-        folder,
-        callbacks,
-        on_start=lambda: on_start(asked),
-        on_change=on_change,
-        on_message=on_message,
-        on_progress=on_progress,
-        estimate_memory=estimate_memory,
-        planned_bytes=planned_bytes,
-        adapt_checkpointing=adapt_checkpointing,
-        stop=stop,
-        teacher=teacher,
-        trackers=trackers.loggers if trackers else (),
-    )
+    probe_options: ProbeOptions | None = None
+    if isinstance(built.model.decoder, Probe):
+
+        def note_message(text: str) -> None:
+            own_notes.append(text)
+            on_message(f"note: {text}")
+
+        probe = fit_probe(
+            built,
+            watched,
+            recipe.train,
+            folder,
+            device=pick_device(recipe.train.accelerator),
+            on_start=lambda: on_start(asked),
+            on_message=note_message,
+            on_progress=on_progress,
+        )
+        fitted, probe_options = probe.result, probe.options
+    else:
+        fitted = fit(
+            built,
+            watched,
+            recipe.train,
+            folder,
+            callbacks,
+            on_start=lambda: on_start(asked),
+            on_change=on_change,
+            on_message=on_message,
+            on_progress=on_progress,
+            estimate_memory=estimate_memory,
+            planned_bytes=planned_bytes,
+            adapt_checkpointing=adapt_checkpointing,
+            stop=stop,
+            teacher=teacher,
+            trackers=trackers.loggers if trackers else (),
+        )
     if not fitted.main_process:
         return None
     recipe = recipe.with_train(**{**changes, "accumulate_steps": fitted.accumulate_steps})
+    if probe_options is not None:
+        recipe = recipe.model_copy(update={"decoder": probe_options})
     if fitted.sharded:
         built = build_training(recipe, data.statistics, data.class_counts["train"])
     load_adapter_state(built.model, load_file(folder.best_weights), str(folder.best_weights))

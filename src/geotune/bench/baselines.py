@@ -52,11 +52,30 @@ def _scratch_unsupported(recipe: Recipe) -> str | None:
     return None
 
 
+def _probe(kind: str) -> Baseline:
+    """A classifier that is fitted to the features of the frozen backbone."""
+
+    def changes(recipe: Recipe) -> Changes:
+        pooled = "pooled_" if recipe.task.level == "image" else ""
+        return {"method": {"kind": "frozen", "stem_width": 0}, "decoder": {"kind": pooled + kind}}
+
+    def unsupported(recipe: Recipe) -> str | None:
+        multilabel = getattr(recipe.task, "multilabel", False)
+        if recipe.task.kind in ("segment", "classify") and not multilabel:
+            return None
+        several = " with several labels of an image" if multilabel else ""
+        return f"{kind} is omitted: it predicts classes, not task.kind {recipe.task.kind}{several}"
+
+    return Baseline(changes, unsupported)
+
+
 BASELINES: dict[str, Baseline] = {
     "unet_from_scratch": Baseline(_scratch, _scratch_unsupported),
     "frozen": Baseline(
         lambda recipe: {"method": {"kind": "frozen", "stem_width": recipe.method.stem_width}},
         lambda recipe: None,
     ),
+    "knn": _probe("knn"),
+    "logistic": _probe("logistic"),
 }
 """The baselines by the key that switches them off."""

@@ -14,10 +14,16 @@ from geotune.bench.hparam_search import Objective, SearchResult, search, with_be
 from geotune.bench.local_executor import Job, JobResult, is_done
 from geotune.bench.results import ROWS, Row, grid_labels, read_rows, row_of, write_rows
 from geotune.bench.suite import Search
+from geotune.config.decoder_options import ProbeOptions
 from geotune.config.schema import files_of_recipe
 from geotune.errors import GeotuneError
 
 RUNS, TRIALS = "runs", "search"
+
+
+def _is_trained(spec: RunSpec) -> bool:
+    """Whether a learning rate or the like matters; a fitted classifier has none."""
+    return not isinstance(spec.recipe.decoder, ProbeOptions)
 
 
 class Executor(Protocol):
@@ -74,7 +80,7 @@ class Execution:
         """The result or error of the search for each group of seeds."""
         if not self.searches:
             return {}
-        groups = {folder_name(spec.group): spec for spec in specs}
+        groups = {folder_name(spec.group): spec for spec in specs if _is_trained(spec)}
         futures = {
             pool.submit(self._search_spec, name, spec): name for name, spec in groups.items()
         }
@@ -130,7 +136,7 @@ class Execution:
         earlier: Mapping[str, Row],
     ) -> Row:
         found: dict[str, Any] | None = None
-        if self.searches:
+        if self.searches and _is_trained(spec):
             best = searched[folder_name(spec.group)]
             if isinstance(best, GeotuneError):
                 return row_of(spec, self.folder, JobResult(str(best)), None)

@@ -54,6 +54,12 @@ class Baselines(OptionsModel):
     frozen: bool = Field(
         default=True, description="the frozen backbone with the same stem and decoder"
     )
+    knn: bool = Field(
+        default=False, description="the nearest training cells or images by the frozen features"
+    )
+    logistic: bool = Field(
+        default=False, description="logistic regression of the frozen features (scikit-learn)"
+    )
 
 
 class Search(OptionsModel):
@@ -327,11 +333,10 @@ class Suite(OptionsModel):
                     )
         if self.compare.over and self.compare.folds:
             raise ValueError("compare: over and folds exclude each other; remove one of them")
-        if self.runs is not None and (self.baselines.unet_from_scratch or self.baselines.frozen):
-            raise ValueError(
-                "baselines: runs lists every run; use baselines: {unet_from_scratch: false, "
-                "frozen: false}"
-            )
+        used = [name for name, on in self.baselines if on]
+        if self.runs is not None and used:
+            off = ", ".join(f"{name}: false" for name in used)
+            raise ValueError(f"baselines: runs lists every run; use baselines: {{{off}}}")
         if self.search is not None and self.search.key in SUITE_KEYS:
             raise ValueError(f"search.key: {self.search.key} is set by the suite")
         for name, entry in self.recipes.items():

@@ -106,6 +106,55 @@ class GlobalPoolOptions(DecoderOptions):
         return False
 
 
+class ProbeOptions(DecoderOptions):
+    """Options of classifiers that are fitted to the features of a frozen backbone."""
+
+    levels: Levels = "all"
+    max_samples: PositiveInt = Field(
+        default=4096,
+        description="training cells or images that it is fitted to, sampled by train.seed, evenly "
+        "over the classes",
+    )
+
+    @property
+    def reads_stem(self) -> bool:
+        """No: a stem is trained."""
+        return False
+
+
+class LogisticOptions(ProbeOptions):
+    """Logistic regression of each feature cell, fitted by scikit-learn."""
+
+    kind: Literal["logistic"] = "logistic"
+    C: PositiveFloat | None = Field(
+        default=None,
+        description="inverse strength of the L2 penalty; by default the best in validation",
+    )
+
+
+class KnnOptions(ProbeOptions):
+    """The k nearest training cells of each feature cell."""
+
+    kind: Literal["knn"] = "knn"
+    neighbours: PositiveInt | None = Field(
+        default=None, description="k; by default the best in validation"
+    )
+
+
+class PooledLogisticOptions(LogisticOptions):
+    """Logistic regression of each image's mean features, fitted by scikit-learn."""
+
+    level: ClassVar[Level] = "image"
+    kind: Literal["pooled_logistic"] = "pooled_logistic"  # type: ignore[assignment]
+
+
+class PooledKnnOptions(KnnOptions):
+    """The k nearest training images by their mean features."""
+
+    level: ClassVar[Level] = "image"
+    kind: Literal["pooled_knn"] = "pooled_knn"  # type: ignore[assignment]
+
+
 class DetectorOptions(DecoderOptions):
     """Options that every detector has.
 
@@ -182,6 +231,10 @@ if TYPE_CHECKING:
         | UnetOptions
         | UpernetOptions
         | GlobalPoolOptions
+        | LogisticOptions
+        | KnnOptions
+        | PooledLogisticOptions
+        | PooledKnnOptions
         | FasterRcnnOptions
         | RetinanetOptions
         | FcosOptions

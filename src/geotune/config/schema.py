@@ -10,10 +10,16 @@ from pydantic import model_validator
 from geotune.config.backbone_options import BackboneOptions
 from geotune.config.base import OptionsModel, invalid
 from geotune.config.data_options import DataSection, NamedOptions
-from geotune.config.decoder_options import DecoderSection, DetectorOptions
+from geotune.config.decoder_options import DecoderSection, DetectorOptions, ProbeOptions
 from geotune.config.distill_options import DistillOptions
 from geotune.config.method_options import MethodSection
-from geotune.config.task_options import DetectOptions, ReconstructOptions, TaskSection
+from geotune.config.task_options import (
+    ClassifyOptions,
+    DetectOptions,
+    ReconstructOptions,
+    SegmentOptions,
+    TaskSection,
+)
 from geotune.config.train_options import TrainOptions
 from geotune.datasets.registry import get_dataset_info
 from geotune.registry import DECODERS, TASKS
@@ -41,6 +47,8 @@ class ModelSections(OptionsModel):
                 f"{decoder.kind} predicts per {decoder.level}, but task.kind {task.kind} needs "
                 f"predictions per {task.level}; use one of {', '.join(kinds)}",
             )
+        if isinstance(decoder, ProbeOptions):
+            _check_probe(decoder, self.method, task)
         if isinstance(task, DetectOptions) and isinstance(decoder, DetectorOptions):
             oriented = task.boxes == "oriented"
             if decoder.oriented != oriented:
@@ -56,6 +64,26 @@ class ModelSections(OptionsModel):
                     "change task.boxes",
                 )
         return self
+
+
+def _check_probe(decoder: ProbeOptions, method: MethodSection, task: TaskSection) -> None:
+    """Raise `ValueError` for a classifier of features that change, or of anything but classes."""
+    classes = isinstance(task, SegmentOptions) or (
+        isinstance(task, ClassifyOptions) and not task.multilabel
+    )
+    if not classes:
+        raise invalid(
+            "decoder.kind",
+            f"{decoder.kind} predicts one of several classes, found task.kind {task.kind}"
+            + (" with task.multilabel" if isinstance(task, ClassifyOptions) else "")
+            + "; use another decoder",
+        )
+    if method.kind != "frozen":
+        raise invalid(
+            "method.kind",
+            f"{method.kind} trains, but decoder.kind {decoder.kind} is fitted to the features of a "
+            "frozen backbone; use method.kind=frozen",
+        )
 
 
 class Recipe(ModelSections):
@@ -96,6 +124,9 @@ class Recipe(ModelSections):
 
     @model_validator(mode="after")
     def _task_can_be_distilled(self) -> Recipe:
+        if self.distill is not None and isinstance(self.decoder, ProbeOptions):
+            kind = self.decoder.kind
+            raise invalid("distill", f"found decoder.kind {kind}, which is fitted to labels alone")
         if self.distill is not None and isinstance(self.task, DetectOptions):
             raise invalid(
                 "distill",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import time
 from typing import Any
@@ -13,7 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from geotune.adapter_io import save_tensors
 from geotune.training.run_dir import RunDir
 from geotune.training.training_module import TrainingModule
-from geotune.utils.atomic import sync_to_disk, write_atomically
+from geotune.utils.atomic import sync_to_disk
 
 
 class Checkpointer(Callback):
@@ -132,7 +130,7 @@ class Checkpointer(Callback):
                     validation.save(self.run_dir.best_validation, self.best_epoch)
                 save_tensors(self.run_dir.best_weights, state)
         if trainer.is_global_zero:
-            write_atomically(self.run_dir.history, _as_csv(self.history).encode())
+            self.run_dir.write_history(self.history)
         last = self.run_dir.last_checkpoint
         incomplete = last.with_suffix(".part")
         trainer.save_checkpoint(incomplete)
@@ -161,12 +159,3 @@ class Checkpointer(Callback):
         value = -row[self.monitor] if self.lower_is_better else row[self.monitor]
         loss = -row["val/loss"]
         return tuple(-math.inf if math.isnan(x) else x for x in (value, loss))  # type: ignore[return-value]
-
-
-def _as_csv(rows: list[dict[str, float]]) -> str:
-    text = io.StringIO()
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    writer = csv.DictWriter(text, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import shutil
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -297,6 +298,15 @@ class RunDir:
             raise GeotuneError(
                 f"{path}: invalid JSON ({error})", code="file-unreadable", file=path
             ) from error
+
+    def write_history(self, rows: Sequence[Mapping[str, float]]) -> None:
+        """Write one row per completed epoch; rows may lack columns of others."""
+        text = io.StringIO()
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        writer = csv.DictWriter(text, names, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_atomically(self.history, text.getvalue().encode())
 
     def read_history(self) -> list[dict[str, float]]:
         """One row per completed epoch; NaN for what was not recorded."""
