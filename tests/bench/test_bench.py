@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from geotune.bench.grid import expand
-from geotune.bench.local_executor import JobResult
+from geotune.bench.local_executor import JobResult, LocalExecutor
 from geotune.bench.results import ROWS, check_same_code, row_of, write_rows
 from geotune.bench.suite import read_suite
 
@@ -177,3 +177,26 @@ def test_a_folder_is_a_suite_and_only_selects_runs(
     assert [row["run"] for row in json.loads(out)["rows"]] == ["tiny/est-0"]
     code, _, err = geotune("bench", path, "--only", "ships/*")
     assert code == 1 and "no run matches 'ships/*'; names are such as tiny/est-0" in err
+
+
+def test_the_tables_have_the_runs_that_were_not_selected_too(
+    suite: Write, geotune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = suite(
+        grid={"method.kind": ["est", "full"]},
+        baselines=None,
+        seeds=[0, 1],
+        compare={"to": "full", "primary": ["est"]},
+    )
+    specs, _ = expand(read_suite(path))
+    earlier = [row_of(spec, tmp_path, JobResult("stopped"), None) for spec in specs[:2]]
+    write_rows(tmp_path / "bench" / ROWS, earlier)
+    monkeypatch.setattr(LocalExecutor, "run", lambda self, job: JobResult("out of memory"))
+    code, out, _ = geotune("bench", path, "--only", "tiny/full-*", "--json")
+    assert code == 1
+    assert [(row["run"], row["error"]) for row in json.loads(out)["rows"]] == [
+        ("tiny/est-0", "stopped"),
+        ("tiny/est-1", "stopped"),
+        ("tiny/full-0", "out of memory"),
+        ("tiny/full-1", "out of memory"),
+    ]

@@ -57,7 +57,8 @@ def bench(
         workers: parallel runs; by default as in the suite, on a cluster one per CPU.
         ray: address of a Ray cluster.
         table_only: run nothing; compare the existing rows.
-        only: patterns of names of runs, such as `ships/est-*`; by default all.
+        only: patterns of names of runs, such as `ships/est-*`, which are run; by default all. The
+            tables have the other runs that are finished too, except with `table_only`.
         on_message: called with messages for the user.
         on_result: called after each run with its name, its status, finished and total runs.
 
@@ -71,18 +72,17 @@ def bench(
     for note in notes:
         on_message(f"note: {note}")
     published = [result for each in suite.published for result in read_external_results(each)]
-    _check_compare(suite, specs)
-    _check_search(suite.searches(), specs)
+    _check_compare(suite, every)
+    _check_search(suite.searches(), every)
     from geotune.bench.objectives import objectives_of  # slow: imports torch
 
-    objectives, pages = objectives_of(suite, specs)
+    objectives, pages = objectives_of(suite, every)
     if not table_only:
         on_message(f"{pluralize(len(specs), 'run')} in {folder / 'runs'}, a line after each")
-    rows = (
-        _existing_rows(folder, specs)
-        if table_only
-        else _run(suite, folder, path, every, specs, objectives, workers, ray, on_result)
-    )
+    if not table_only:
+        _run(suite, folder, path, every, specs, objectives, workers, ray, on_result)
+        specs = every
+    rows = _existing_rows(folder, specs)
     from geotune.bench.analysis import combine_tables, compare
     from geotune.bench.comparison_tables import as_csv, as_latex, as_markdown
     from geotune.bench.disagreements import find_disagreements
@@ -158,7 +158,7 @@ def _run(
     workers: int | None,
     ray: str | None,
     on_result: Callable[[str, str, int, int], None],
-) -> list[Row]:
+) -> None:
     from geotune.bench.local_executor import LocalExecutor
     from geotune.bench.runner import Execution, Executor
 
@@ -180,7 +180,7 @@ def _run(
     others = {spec.name for spec in every} - selected
     with exclusive_lock(folder):
         write_atomically(folder / "suite.yaml", path.read_bytes())
-        return Execution(
+        Execution(
             folder,
             executor,
             num_workers,

@@ -37,7 +37,8 @@ def bench(
     table_only
         Run nothing; compare the finished runs.
     only
-        Names of the runs to use, with wildcards, such as "ships/est-*"; by default all.
+        Names of the runs to run, with wildcards, such as "ships/est-*"; by default all. With
+        --table-only, those to compare.
     """
     from geotune.bench.run_suite import PAGE
     from geotune.bench.run_suite import bench as bench_suite
