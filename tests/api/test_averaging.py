@@ -16,6 +16,7 @@ import geotune
 from geotune.adapter_config import AdapterConfig, TrainingImages, load_adapter_config
 from geotune.adapter_io import read_tensors, write_adapter
 from geotune.api.averaging import _average_products
+from geotune.api.testing import validate
 from helpers.errors import raises
 
 Values = Callable[..., dict[str, Any]]
@@ -222,3 +223,12 @@ def test_training_starts_from_an_adapter(first: Path, tmp_path: Path, geotune: C
     code, _, err = geotune("fit", recipe, f"train.run={tmp_path / 'b'}", "--from", other)
     assert code == 1 and "adapter-base" in err
     assert not (tmp_path / "wider").exists() and not (tmp_path / "b").exists()
+
+
+def test_validation_at_a_site_is_that_of_the_adapters_run(
+    tiny_values: Values, tmp_path: Path
+) -> None:
+    recipe = tiny_values({"train.epochs": 1, "train.precision": "auto"})
+    run = geotune.fit(recipe, run=tmp_path / "run")
+    metrics, windows = validate(recipe, run.run)
+    assert metrics == pytest.approx(run.metrics) and windows == 4

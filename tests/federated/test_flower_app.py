@@ -147,16 +147,6 @@ def test_rounds_at_three_sites(sites: dict[int, Context], tmp_path: Path) -> Non
     assert model.classes == ("land", "water")
 
 
-def test_validation_of_the_average_is_that_of_its_model(
-    sites: dict[int, Context], tmp_path: Path
-) -> None:
-    from geotune.api.testing import validate
-
-    run = geotune.fit(sites[1].node_config["recipe"], run=tmp_path / "alone")
-    metrics, windows = validate(sites[1].node_config["recipe"], run.run)
-    assert metrics == pytest.approx(run.metrics) and windows == 4
-
-
 def test_a_site_that_fails_stops_the_round_and_the_server_continues(
     sites: dict[int, Context], tmp_path: Path
 ) -> None:

@@ -124,11 +124,13 @@ def _check_equal(first: Path, one: AdapterConfig, second: Path, other: AdapterCo
     changed = changed_values(one.sections, other.sections)
     changed = [c for c in changed if not c.startswith("backbone.weights:")]  # a path of each site
     if changed:
+        keys = [change.partition(":")[0] for change in changed]
         raise GeotuneError(
             f"{second}: of another recipe than {first} ({join_some(changed, 5)}); train the "
-            "adapters with one recipe",
+            f"adapters with one recipe; {keys[0]} must be in it, because without it the value may "
+            "come from the images of a site",
             code="adapter-mismatch",
-            key=changed[0].partition(":")[0],
+            key=keys[0],
             file=second,
         )
     if one.normalization != other.normalization:

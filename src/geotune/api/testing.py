@@ -122,11 +122,12 @@ def validate(
     parsed = as_recipe(recipe, (), on_message)
     data = build_data(parsed, on_progress)
     with loading_libraries(on_progress, ALL_MODULES):
-        from geotune.api.environment import pick_device
+        from geotune.api.environment import pick_device, resolve_precision
         from geotune.api.starting import load_whole_adapter
         from geotune.factory.build_model import build_training, resolve_recipe
 
     parsed, _ = resolve_recipe(parsed, data)
+    parsed, _ = resolve_precision(parsed)
     built = build_training(parsed, data.statistics, data.class_counts["train"])
     load_whole_adapter(built, adapter_source(adapter))
     device = pick_device(parsed.train.accelerator)
