@@ -35,7 +35,7 @@ TEXT = "text"  # pictures of text, files that are not parsed
 
 OTHER_PROGRAMS = (
     "export", "flower-superlink", "flower-supernode", "flwr", "git", "mlflow", "pip", "ray",
-    "terratorch", "uv",
+    "ssh", "terratorch", "uv",
 )  # fmt: skip
 """Programs that pages use beside geotune."""
 

@@ -143,6 +143,8 @@ ERROR_CODES: dict[str, str] = {
     "export-unsupported": "the format cannot hold the model, or not in the requested form",
     "export-inaccurate": "an exported file predicts something else than the run",
     "option-not-applicable": "an option of the command does not apply to this run",
+    "port-unavailable": "another program uses the port, or it may not be used",
+    "view-empty": "a folder has nothing that a map could show",
     # --- comparisons ---
     "suite-invalid": "a suite names an unknown axis, label, method or metric, or has no run",
     "suite-run-duplicate": "two runs of a suite would write to one folder",

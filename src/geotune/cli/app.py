@@ -34,6 +34,7 @@ from geotune.cli.pretrain import pretrain
 from geotune.cli.push import push
 from geotune.cli.test import test
 from geotune.cli.unpack import unpack
+from geotune.cli.view import view
 from geotune.errors import GeotuneError
 
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -63,8 +64,8 @@ def _paragraphs(doc: str) -> str:
 
 
 for command in (
-    init, check, plan, pretrain, fit, finish, cache, test, predict, embed, export, distill, average,
-    push, card, bench, list_, unpack, demo,
+    init, check, plan, pretrain, fit, finish, cache, test, predict, view, embed, export, distill,
+    average, push, card, bench, list_, unpack, demo,
 ):  # fmt: skip
     command.__doc__ = _paragraphs(command.__doc__ or "")
     app.command(command, name=command.__name__.rstrip("_"))

@@ -1,0 +1,47 @@
+"""Open what `geotune view` is asked to show."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from geotune.data.scenes.find import find_files
+from geotune.errors import GeotuneError
+from geotune.training.run_dir import RunDir
+from geotune.view.content import FolderContent, MapContent
+from geotune.view.folder import folder_content
+from geotune.view.run_content import run_content
+
+
+def open_content(
+    paths: Sequence[Path], predictions: Path, *, scenes: Sequence[str] = ()
+) -> MapContent:
+    """The scenes of folders of predictions and of runs, joined by name.
+
+    Args:
+        paths: at least one.
+        predictions: an existing folder for predictions of runs.
+        scenes: patterns of the images of predictions, if the folders do not state them.
+
+    Raises `GeotuneError` for a folder that is missing or has nothing to show.
+    """
+    images = find_files(list(scenes)) if scenes else {}
+    folders: list[FolderContent] = []
+    for path in paths:
+        if not path.is_dir():
+            found = "a file" if path.exists() else "nothing"
+            raise GeotuneError(
+                f"{path}: found {found}, expected a folder that geotune predict wrote, or a run "
+                "folder; check the path",
+                code="file-missing",
+                file=path,
+            )
+        if RunDir(path).recipe.exists():
+            folders.append(run_content(path, predictions))
+        else:
+            folders.append(folder_content(path, images))
+    titles = [folder.title for folder in folders]
+    for path, folder in zip(paths, folders, strict=True):
+        if titles.count(folder.title) > 1:
+            folder.title = str(path)
+    return MapContent(folders)

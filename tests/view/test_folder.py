@@ -1,0 +1,198 @@
+"""What is recognised in a folder of predictions."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import geopandas
+import numpy as np
+import pytest
+import rasterio
+import shapely
+from rasterio.transform import from_origin
+
+from geotune.errors import GeotuneError
+from geotune.inference.regression import regress_scene
+from geotune.inference.sliding_window import WindowOptions
+from geotune.view.features import MAX_FEATURES, collection
+from geotune.view.layers import FeatureLayer, RasterLayer
+from geotune.view.open_content import open_content
+from helpers.inference_scenes import write_scene
+from helpers.view_folder import write_folder
+
+
+def titles(folder: Path, name: str, **options: object) -> list[str]:
+    content = open_content([folder], folder, **options)  # type: ignore[arg-type]
+    return [layer.title for layer in content.scene(name).layers]
+
+
+def test_the_image_is_that_of_the_project_or_the_option(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path)
+    assert titles(folder, "harbour")[0] == "image"
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    shutil.move(tmp_path / "harbour.tif", moved / "harbour.tif")
+    content = open_content([folder], tmp_path)
+    assert content.scene("harbour").layers[0].title == "confidence"
+    assert "--scenes" in content.scene("harbour").notes[0]
+    assert titles(folder, "harbour", scenes=[f"{moved}/*.tif"])[0] == "image"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "<qgis>", "<qgis><maplayer/></qgis>",
+        "<qgis><maplayer type='raster'><datasource>/etc/passwd</datasource></maplayer></qgis>",
+        "<qgis><maplayer type='raster'><datasource>/vsicurl/http://127.0.0.1:9/a.tif</datasource>"
+        "</maplayer></qgis>",
+        "<!DOCTYPE q [<!ENTITY a 'aaaaaaaaaa'>]><q>&a;</q>",
+    ],
+)  # fmt: skip
+def test_a_damaged_project_hides_the_image_only(tmp_path: Path, text: str) -> None:
+    folder = write_folder(tmp_path)
+    (folder / "harbour.qgs").write_text(text)
+    assert titles(folder, "harbour")[0] == "confidence"
+
+
+def test_a_map_of_numbers(tmp_path: Path) -> None:
+    image = np.linspace(0, 100, 64 * 64, dtype=np.float32).reshape(1, 64, 64)
+    source = write_scene(tmp_path / "field_a.tif", image, bands=("red",))
+    regress_scene(
+        lambda images: images[:, :1],
+        source,
+        tmp_path / "maps",
+        WindowOptions(bands=("red",), window=32),
+        quantity="crop height",
+        unit="m",
+        name="field_a",
+    )
+    content = open_content([tmp_path / "maps"], tmp_path)
+    assert content.names == ["field_a"]
+    layer = content.scene("field_a").layers[-1]
+    assert isinstance(layer, RasterLayer)
+    assert layer.title == "crop height"
+    assert layer.style.legend["low"] == "1 m" and layer.style.legend["high"] == "99 m"
+    grid = content.scene("field_a").grid
+    (lon,), (lat,) = grid.lonlat(np.array([32.5]), np.array([32.5]))
+    ((name, value),) = layer.describe(grid, lon, lat)
+    assert name == "crop height" and value == "50.8 m"
+
+
+def test_objects_alone_are_shown(tmp_path: Path) -> None:
+    frame = geopandas.GeoDataFrame(
+        {"class": ["ship", "crane"], "score": [0.9, np.nan]},
+        geometry=[shapely.box(0, 0, 100, 50), shapely.box(200, 0, 230, 50)],
+        crs="EPSG:32633",
+    ).set_geometry("geometry")
+    frame.geometry = frame.translate(500_000, 5_000_000)
+    frame.to_file(tmp_path / "port_objects.gpkg", layer="objects")
+    content = open_content([tmp_path], tmp_path)
+    scene = content.scene("port")
+    (layer,) = scene.layers
+    assert isinstance(layer, FeatureLayer)
+    assert layer.classes == ("crane", "ship")
+    shapes = layer.features(scene.grid)["features"]
+    assert [shape["properties"] for shape in shapes] == [
+        {"class": "ship", "score": 0.9},
+        {"class": "crane", "score": None},
+    ]
+    west, south, east, north = scene.grid.bounds
+    assert all(
+        west - 1e-6 <= lon <= east + 1e-4 and south - 1e-4 <= lat <= north + 1e-6
+        for shape in shapes
+        for lon, lat in shape["geometry"]["coordinates"][0]
+    )
+
+
+def test_a_table_of_images(tmp_path: Path) -> None:
+    image = np.ones((1, 16, 16), np.float32)
+    write_scene(tmp_path / "chip.tif", image, bands=("red",))
+    (tmp_path / "maps").mkdir()
+    (tmp_path / "maps" / "images.csv").write_text(
+        "image,path,label,water,land\nchip,../chip.tif,water,0.75,0.25\nlost,gone.tif,land,0,1\n"
+    )
+    content = open_content([tmp_path / "maps"], tmp_path)
+    scene = content.scene("chip")
+    assert [layer.title for layer in scene.layers] == ["image"]
+    assert scene.facts == [
+        ("predicted label", "water"), ("predicted water", "0.75"), ("predicted land", "0.25"),
+    ]  # fmt: skip
+    with pytest.raises(GeotuneError, match=r"gone\.tif: the image of the scene is not there"):
+        content.scene("lost")
+
+
+def test_a_mosaic_is_a_scene(tmp_path: Path) -> None:
+    """A VRT of the class maps of two scenes."""
+    folder = write_folder(tmp_path, "one")
+    right = from_origin(500_960, 5_000_000, 10, 10)
+    write_folder(tmp_path, "two", transform=right)
+    sources = "".join(
+        f"<SimpleSource><SourceFilename relativeToVRT='1'>{name}_classes.tif</SourceFilename>"
+        f"<SourceBand>1</SourceBand><SrcRect xOff='0' yOff='0' xSize='96' ySize='96'/>"
+        f"<DstRect xOff='{offset}' yOff='0' xSize='96' ySize='96'/></SimpleSource>"
+        for name, offset in (("one", 0), ("two", 96))
+    )
+    tags = "".join(
+        f"<MDI key='class_{i}'>{name}</MDI>"
+        for i, name in enumerate(("background", "water", "ship"))
+    )
+    (folder / "all.vrt").write_text(
+        "<VRTDataset rasterXSize='192' rasterYSize='96'><SRS>EPSG:32633</SRS>"
+        "<GeoTransform>500000, 10, 0, 5000000, 0, -10</GeoTransform>"
+        f"<VRTRasterBand dataType='Byte' band='1'><Metadata>{tags}</Metadata>"
+        f"<NoDataValue>255</NoDataValue>{sources}</VRTRasterBand></VRTDataset>"
+    )
+    content = open_content([folder], tmp_path)
+    assert content.names == ["all", "one", "two"]
+    scene = content.scene("all")
+    (layer,) = scene.layers
+    assert isinstance(layer, RasterLayer)
+    found = []
+    for col in (50.5, 90.5, 100.5, 150.5, 190.5):
+        (lon,), (lat,) = scene.grid.lonlat(np.array([col]), np.array([50.5]))
+        found += [value for _, value in layer.describe(scene.grid, lon, lat)]
+    assert found == ["water", "ship", "background", "water", "ship"]
+
+
+def test_maps_on_another_grid_are_placed_by_their_own(tmp_path: Path) -> None:
+    """A run with `data.resolution` maps at another pixel size."""
+    folder = write_folder(tmp_path)
+    coarse = folder / "harbour_classes.tif"
+    with rasterio.open(coarse) as file:
+        values, tags = file.read(1)[::2, ::2], file.tags(1)
+    with rasterio.open(
+        coarse, "w", driver="GTiff", count=1, height=48, width=48, dtype="uint8", nodata=255,
+        crs="EPSG:32633", transform=from_origin(500_000, 5_000_000, 20, 20),
+    ) as file:  # fmt: skip
+        file.write(values, 1)
+        file.update_tags(1, **tags)
+    scene = open_content([folder], tmp_path).scene("harbour")
+    layer = next(layer for layer in scene.layers if layer.title == "classes")
+    assert isinstance(layer, RasterLayer) and layer.grid is not None
+    (lon,), (lat,) = scene.grid.lonlat(np.array([80.5]), np.array([50.5]))
+    assert layer.describe(scene.grid, lon, lat) == [("class", "ship")]
+
+
+def test_the_best_of_many_shapes_are_shown() -> None:
+    count = MAX_FEATURES + 10
+    scores = np.arange(count) / count
+    shapes = shapely.points(np.zeros(count), np.zeros(count))
+    shown = collection(np.asarray(shapes), {"score": scores})
+    assert len(shown["features"]) == MAX_FEATURES
+    assert min(s["properties"]["score"] for s in shown["features"]) == pytest.approx(
+        10 / count, abs=1e-4
+    )
+    assert shown["note"] == "20,000 of 20,010 are shown, those with the highest scores"
+
+
+def test_folders_without_maps_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(GeotuneError, match="has no maps") as error:
+        open_content([tmp_path], tmp_path)
+    assert error.value.code == "view-empty"
+    with pytest.raises(GeotuneError, match="found nothing, expected a folder"):
+        open_content([tmp_path / "gone"], tmp_path)
+    (tmp_path / "a.tif").write_bytes(b"no raster")
+    content = open_content([tmp_path], tmp_path)
+    with pytest.raises(GeotuneError, match=r"a\.tif"):
+        content.scene("a")
