@@ -23,6 +23,8 @@ from geotune.types import Normalization
 FORMAT = 2
 TENSORS = "adapter.safetensors"
 ADAPTER_CONFIG = "adapter.json"
+NOVELTY = "novelty.safetensors"
+"""Statistics of training features beside an adapter, if there are some."""
 
 
 class TrainingImages(OptionsModel):
@@ -71,6 +73,7 @@ class PredictionSettings(OptionsModel):
         score_thresholds: of each class of a detector, the best in validation, if known.
         class_thresholds: of the classes of a map that are not the most common one, rarest first.
         images: of the training; None compares nothing.
+        novelty: hash of the statistics of training features; None without them.
     """
 
     window: PositiveInt
@@ -81,6 +84,7 @@ class PredictionSettings(OptionsModel):
     score_thresholds: dict[str, float | None] = Field(default_factory=dict)
     class_thresholds: list[ClassThreshold] = Field(default_factory=list)
     images: TrainingImages | None = None
+    novelty: str | None = None
 
     @model_validator(mode="before")
     @classmethod

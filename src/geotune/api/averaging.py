@@ -236,7 +236,7 @@ def _average_configs(configs: Sequence[AdapterConfig], shares: Sequence[float]) 
     """The first adapter's config, without what its own validation data chose."""
     first = configs[0]
     images = [config.prediction.images for config in configs]
-    settings: dict[str, Any] = {"score_thresholds": {}, "class_thresholds": []}
+    settings: dict[str, Any] = {"score_thresholds": {}, "class_thresholds": [], "novelty": None}
     if all(image is not None for image in images):
         settings["images"] = _pooled([i for i in images if i is not None], shares)
     return replace(first, prediction=first.prediction.model_copy(update=settings))

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from geotune.adapter_config import NOVELTY
 from geotune.api.continuing import continued_recipe, schedule_note, unfinished_recipe
+from geotune.api.novelty import add_novelty
 from geotune.api.recipes import (
     OnMessage,
     RecipeLike,
@@ -133,7 +135,8 @@ def finish(
     """Complete an interrupted run without training further: its best epoch so far is the result.
 
     The run has all files of a trained one, and can be continued by `fit` with its folder and
-    `train.epochs`. Does nothing if the run is complete.
+    `train.epochs`. A complete run of an older version gets `novelty.safetensors`, with which
+    `predict` measures novelty; it is otherwise unchanged.
 
     Args:
         run: the run folder.
@@ -143,13 +146,18 @@ def finish(
     Raises `GeotuneError` if no epoch is complete.
     """
     folder = RunDir(Path(run))
-    return _fit(
+    result = _fit(
         unfinished_recipe(folder),
         folder,
         stop=True,
         on_message=on_message,
         on_progress=on_progress,
     )
+    if result.status == "complete" and add_novelty(
+        run, on_message=on_message, on_progress=on_progress
+    ):
+        on_message(f"added {NOVELTY}, for geotune predict --novelty")
+    return result
 
 
 def _fit(

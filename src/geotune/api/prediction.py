@@ -32,6 +32,7 @@ def predict(
     tta: Orientations = "none",
     probabilities: bool = False,
     uncertainty: bool = False,
+    novelty: bool = False,
     polygons: bool = True,
     min_area: str | None = None,
     simplify: str | None = None,
@@ -71,6 +72,9 @@ def predict(
         uncertainty: also write how uncertain each pixel or image is: the entropy of its classes
             and, of several predictions, their disagreement; for numbers the standard deviation of
             several predictions.
+        novelty: also write how far the features of each window are from those of the training, as
+            a map, a column of objects or columns of a table; needs the run's `novelty.safetensors`.
+            Of an ensemble it is that of `run`.
         polygons: also write the polygons of a class map.
         min_area: smallest polygon that is written, such as `50 m2` or `12 px`.
         simplify: tolerance by which outlines of polygons are simplified, such as `2 m` or `1 px`.
@@ -122,6 +126,7 @@ def predict(
             tta=tta,
             probabilities=probabilities,
             uncertainty=uncertainty,
+            novelty=novelty,
             polygons=polygons,
             min_area=min_area,
             simplify=simplify,
@@ -151,7 +156,9 @@ def predict(
             scene_notes = [*(missed if not results else ()), *predictor.scene_notes({name: source})]
             windows = predictor.windows(partial(on_progress, name))
             blocks = steps.predict(predictor.model, source, windows)
-            result = steps.write(blocks, source, out, windows, name=name, qgis=qgis)
+            result = steps.write(
+                blocks, source, out, windows, name=name, qgis=qgis, novelty=predictor.novelty
+            )
             if formats:
                 package = out / f"{name}_{layer}.gpkg"
                 written: Any = result

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from geotune.adapter_config import AdapterConfig, load_adapter_config
 from geotune.api.class_thresholds import class_thresholds, missed_thresholds
+from geotune.api.novelty import load_novelty
 from geotune.api.recipes import pretraining_error
 from geotune.api.scene_writers import SceneSteps, map_steps, object_steps, table_rows, value_steps
 from geotune.data.raster.source import RasterSource
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from geotune.factory.build_model import BuiltModel
     from geotune.inference.ensemble import Ensemble, Orientations, Spread
     from geotune.inference.image_table import RowsFn
+    from geotune.inference.novelty_map import NoveltyTracker
     from geotune.inference.sliding_window import WindowOptions
     from geotune.tasks.base import TableTask
 
@@ -37,6 +39,7 @@ class PredictOptions:
     tta: Orientations = "none"
     probabilities: bool = False
     uncertainty: bool = False
+    novelty: bool = False
     polygons: bool = True
     min_area: str | None = None
     simplify: str | None = None
@@ -106,12 +109,23 @@ class Predictor:
         def load(source: AdapterSource) -> BuiltModel:
             return load_adapter(source, files.weights, backbone=files.backbone, method=files.method)
 
+        reference = load_novelty(adapter, config) if options.novelty else None
         self.built = load(adapter)
+        self.novelty: NoveltyTracker | None = None
+        if reference is not None:
+            from geotune.inference.novelty_map import NoveltyTracker
+
+            encoder = self.built.model.encoder
+            stem_maps = len(encoder.taps) - len(encoder.reader.taps)
+            self.novelty = NoveltyTracker(reference, stem_maps)
         self.kind = self.built.task.output_kind
         others = [load(_checked_member(each, adapter, config)) for each in self.adapters[1:]]
         _check_options(options, self.kind, adapter.folder)
         self._members: Ensemble = Ensemble(
-            [_postprocessing(each, device) for each in (self.built, *others)],
+            [
+                _postprocessing(self.built, device, self.novelty),
+                *(_postprocessing(each, device) for each in others),
+            ],
             ORIENTATIONS[options.tta],
         )
         self.spread: Spread = "none"
@@ -120,6 +134,8 @@ class Predictor:
         self.model: Callable[..., Any] = (
             fused(self._members) if self.kind == "objects" else averaged(self._members, self.spread)
         )
+        if self.novelty is not None:
+            self.model = self.novelty.wrap(self.model)
 
     def check_sources(self, sources: Mapping[str, RasterSource]) -> None:
         """Raise `GeotuneError` for scenes of another number of dates than the model takes."""
@@ -158,8 +174,13 @@ class Predictor:
         """How the model is run over the windows of a scene."""
         from geotune.inference.sliding_window import WindowOptions
 
+        if self.novelty is not None:
+            self.novelty.start()
         return WindowOptions(
-            **self.image_options, overlap=self.options.overlap, on_progress=on_progress
+            **self.image_options,
+            overlap=self.options.overlap,
+            on_progress=on_progress,
+            on_areas=None if self.novelty is None else self.novelty.expect,
         )
 
     @cached_property
@@ -187,7 +208,13 @@ class Predictor:
     def rows(self) -> RowsFn:
         """The columns of a table of images."""
         task = cast("TableTask", self.built.task)
-        return table_rows(task, self.spread, len(self._members))
+        rows, novelty = table_rows(task, self.spread, len(self._members)), self.novelty
+        if novelty is None:
+            return rows
+        return lambda outputs: [
+            {**row, **columns}
+            for row, columns in zip(rows(outputs), novelty.columns(), strict=True)
+        ]
 
     @property
     def notes(self) -> list[str]:
@@ -313,11 +340,17 @@ def _refuse_polygon_options(options: PolygonOptions, run: Path, kind: str) -> No
         )
 
 
-def _postprocessing(built: BuiltModel, device: Any) -> Callable[..., Any]:
-    """The model followed by the post-processing of the task."""
+def _postprocessing(
+    built: BuiltModel, device: Any, novelty: NoveltyTracker | None = None
+) -> Callable[..., Any]:
+    """The model followed by the post-processing of the task; `novelty` sees the encoder's maps."""
     model = built.model.to(device).eval()
 
     def answer(images: Any, **known: Any) -> Any:
-        return built.task.postprocess(model(images, **known))
+        if novelty is None:
+            return built.task.postprocess(model(images, **known))
+        maps, size = model.encode(images, **known)
+        novelty.observe(maps, images)
+        return built.task.postprocess(model.decode(maps, size))
 
     return answer

@@ -15,6 +15,7 @@ import geotune
 from geotune.adapter_io import adapter_state, load_adapter_state, save_adapter
 from geotune.api.continued_backbone import write_continued_backbone
 from geotune.api.environment import device_name, pick_device, versions
+from geotune.api.novelty import novelty_reference, write_novelty
 from geotune.api.recipes import OnMessage
 from geotune.api.starting import start_from_adapter
 from geotune.api.worst_windows import write_worst_windows
@@ -196,7 +197,7 @@ def train(
         )
     notes = [*notes, *own_notes, *fitted.notes]
     on_progress("writing the report", 0, 1)
-    summary = _finish(recipe, folder, built, data, fitted, validation, notes)
+    summary = _finish(recipe, folder, built, data, fitted, validation, notes, on_progress)
     on_progress("writing the report", 1, 1)
     if trackers is not None:
         metrics = folder.path / "metrics.json"
@@ -220,6 +221,7 @@ def _finish(
     fitted: TrainerResult,
     validation: Evaluation,
     notes: list[str],
+    on_progress: OnProgress,
 ) -> dict[str, Any]:
     """Write the files of the run; `run.json` marks it as finished and comes last."""
     page = find_page(page_name(recipe))
@@ -227,13 +229,24 @@ def _finish(
         built, data, validation, page, device=fitted.device, precision=recipe.train.precision
     )
     examples.save(folder.examples)
+    novelty = None
+    if not isinstance(recipe.task, ReconstructOptions):
+        reference = novelty_reference(
+            built.model,
+            data,
+            batch_size=recipe.train.batch_size // fitted.accumulate_steps,
+            device=fitted.device,
+            on_progress=on_progress,
+        )
+        novelty = write_novelty(folder.path, reference)
+    images = training_images(data)
     adapter_bytes = save_adapter(
         folder.path,
         adapter_state(built.model),
         backbone=built.backbone,
         normalization=built.normalization,
         sections=adapter_sections(recipe),
-        prediction=prediction_settings(recipe, validation.details, training_images(data)),
+        prediction=prediction_settings(recipe, validation.details, images, novelty),
         version=geotune.__version__,
     )
     parameters = list(built.model.parameters())

@@ -21,6 +21,7 @@ def predict(
     tta: Literal["none", "flips", "d4"] = "none",
     probabilities: Annotated[bool, Parameter(negative="")] = False,
     uncertainty: Annotated[bool, Parameter(negative="")] = False,
+    novelty: Annotated[bool, Parameter(negative="")] = False,
     polygons: bool = True,
     min_area: str | None = None,
     simplify: str | None = None,
@@ -73,6 +74,10 @@ def predict(
         Also write a GeoTIFF (or columns) of the uncertainty: the entropy of the classes and, with
         --ensemble or --tta, how much the predictions disagree; for numbers their standard
         deviation.
+    novelty
+        Also write a GeoTIFF (or columns) of how far the features of each window are from those of
+        the training, as the share of validation windows that are nearer. Runs of older versions
+        need geotune finish RUN first.
     polygons
         Also write the polygons of a class map, with their mean probability.
     min_area
@@ -134,6 +139,7 @@ def predict(
             tta=tta,
             probabilities=probabilities,
             uncertainty=uncertainty,
+            novelty=novelty,
             polygons=polygons,
             min_area=min_area,
             simplify=simplify,

@@ -15,6 +15,7 @@ def prediction_settings(
     recipe: Recipe,
     details: Mapping[str, Any],
     images: TrainingImages | None = None,
+    novelty: str | None = None,
 ) -> PredictionSettings:
     """What predictions of a recipe's model depend on besides the model.
 
@@ -22,6 +23,7 @@ def prediction_settings(
         recipe: as it was trained, with its window.
         details: of the validation metrics, with the thresholds.
         images: of the training.
+        novelty: hash of the statistics of training features.
     """
     window = recipe.data.window
     assert window is not None  # derived from the images
@@ -36,6 +38,7 @@ def prediction_settings(
         score_thresholds=dict(details.get("threshold", {})),
         class_thresholds=[_class_threshold(one) for one in details.get("class_thresholds", ())],
         images=images,
+        novelty=novelty,
     )
 
 

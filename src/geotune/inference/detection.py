@@ -25,6 +25,7 @@ from geotune.inference.geotiff import (
     scene_notes,
 )
 from geotune.inference.merge_detections import DetectionMerger
+from geotune.inference.novelty_map import NoveltyTracker
 from geotune.inference.qgis import Geometry, MapLayer, class_style, write_qgis
 from geotune.inference.sliding_window import WindowOptions
 from geotune.inference.tiling import TilingPlan, window_starts
@@ -50,6 +51,7 @@ class SceneDetections:
         notes: for the user.
         further_paths: files in further formats, see `FurtherFormats`.
         item_path: STAC item, if one was requested.
+        novelty_path: Cloud-Optimised GeoTIFF of the novelty, see `NoveltyTracker`.
     """
 
     name: str
@@ -62,11 +64,12 @@ class SceneDetections:
     notes: tuple[str, ...]
     further_paths: tuple[Path, ...] = ()
     item_path: Path | None = None
+    novelty_path: Path | None = None
 
     @property
     def files(self) -> list[Path]:
         """The written files."""
-        others = (self.text_path, self.project_path, self.item_path)
+        others = (self.text_path, self.novelty_path, self.project_path, self.item_path)
         written = [path for path in others if path is not None]
         return [self.package_path, *written, *self.further_paths]
 
@@ -178,6 +181,7 @@ def write_detections(
     points: bool,
     name: str,
     qgis: bool = True,
+    novelty: NoveltyTracker | None = None,
 ) -> SceneDetections:
     """Write `<name>_objects.gpkg` and `<name>_objects.geojson` of a scene.
 
@@ -192,6 +196,7 @@ def write_detections(
     merger = DetectionMerger(plan.tops, lefts, options.window, source.shape, nms_threshold)
     thresholds = torch.tensor([scores[title] for title in classes])
     package, text = out_dir / f"{name}_objects.gpkg", out_dir / f"{name}_objects.geojson"
+    novelty_path = out_dir / f"{name}_novelty.tif"
     geojson = supports_geojson(source)
     counts = np.zeros(len(classes), dtype=np.int64)
     computed = 0
@@ -204,6 +209,7 @@ def write_detections(
             source,
             classes,
             points=points,
+            novelty=None if novelty is None else novelty.at,
         ) as files,
     ):
 
@@ -220,12 +226,15 @@ def write_detections(
                 merger.add(top, window.left, window.detections)
                 computed += 1
         write(merger.pop_final())
+        layers = []
+        if novelty is not None:
+            novelty.write(folder, name, source)
+            layers.append(novelty.layer(novelty_path))
         if qgis:
             geometry: Geometry = "Point" if points else "Polygon"
             style = class_style("class", classes, palette(classes), geometry)
-            write_qgis(
-                folder, out_dir, name, source, [MapLayer(package, LAYER, style, geometry, LAYER)]
-            )
+            layers.insert(0, MapLayer(package, LAYER, style, geometry, LAYER))
+            write_qgis(folder, out_dir, name, source, layers)
     notes = scene_notes(source, computed)
     if not geojson:
         reason = "there is no CRS" if source.crs is None else "the CRS has no EPSG code"
@@ -241,6 +250,7 @@ def write_detections(
         seconds=time.perf_counter() - started,
         objects={title: int(counts[k]) for k, title in enumerate(classes)},
         notes=tuple(notes),
+        novelty_path=None if novelty is None else novelty_path,
     )
 
 
@@ -263,6 +273,8 @@ def _detect_batch(
     inputs = model_inputs(
         np.stack(list(filled.values())), *map(list, zip(*times_locations, strict=True))
     )
+    if options.on_areas is not None:
+        options.on_areas([windows[left] for left in filled])
     with torch.inference_mode():
         detections = model(**{name: x.to(options.device) for name, x in inputs.items()})
     return {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -23,18 +23,22 @@ LAYER = "objects"
 class DetectionWriter(AbstractContextManager["DetectionWriter"]):
     """Writes objects with `class` and `score`: boxes as polygons, or points.
 
+    With `novelty`, which maps points `(N, 2)` in scene pixels to values, also `novelty` of their
+    centres.
+
     The GeoJSON states its CRS in the member `crs`, which GDAL and QGIS read although RFC 7946 has
     removed it. Without an EPSG code no GeoJSON can be written, as its coordinates would be degrees.
     """
 
     def __init__(
         self, package: Path, text: Path | None, source: RasterSource, classes: Sequence[str],
-        *, points: bool,
+        *, points: bool, novelty: Callable[[NDArray[Any]], NDArray[np.float32]] | None = None,
     ) -> None:  # fmt: skip
         self.package = package
         self.source = source
         self.classes = np.array(classes, dtype=object)
         self.points = points
+        self.novelty = novelty
         self.count = 0
         self._text = None if text is None else text.open("w", encoding="utf-8")
         if self._text is not None:
@@ -49,12 +53,14 @@ class DetectionWriter(AbstractContextManager["DetectionWriter"]):
         """Write objects `(N)` in scene pixels. Raises `GeotuneError` if that fails."""
         if not len(boxes):
             return
-        shapes = self._append(boxes, scores, classes)
+        shapes, fields = self._append(boxes, scores, classes)
+        names = fields.pop("class")
         if self._text is not None:
-            for shape, score, name in zip(shapes, scores, self.classes[classes], strict=True):
+            for i, (shape, name) in enumerate(zip(shapes, names, strict=True)):
+                numbers = {key: round(float(values[i]), 4) for key, values in fields.items()}
                 feature = {
                     "type": "Feature",
-                    "properties": {"class": name, "score": round(float(score), 4)},
+                    "properties": {"class": name, **numbers},
                     "geometry": json.loads(shapely.to_geojson(shape)),
                 }
                 self._text.write(("\n" if not self.count else ",\n") + json.dumps(feature))
@@ -69,21 +75,25 @@ class DetectionWriter(AbstractContextManager["DetectionWriter"]):
 
     def _append(
         self, boxes: NDArray[Any], scores: NDArray[np.float32], classes: NDArray[np.int64]
-    ) -> NDArray[Any]:
+    ) -> tuple[NDArray[Any], dict[str, NDArray[Any]]]:
         shapes = shapely.points(centres(boxes)) if self.points else to_polygons(as_oriented(boxes))
         t = self.source.transform
         matrix = np.array([[t.a, t.d], [t.b, t.e]])
         placed = shapely.transform(np.asarray(shapes), lambda xy: xy @ matrix + (t.c, t.f))
+        fields = {"class": self.classes[classes], "score": scores.astype(np.float64)}
+        if self.novelty is not None:
+            middle = np.asarray(centres(boxes), dtype=np.float64).reshape(-1, 2)
+            fields["novelty"] = self.novelty(middle).astype(np.float64)
         write_features(
             self.package,
             LAYER,
             np.asarray(placed),
-            {"class": self.classes[classes], "score": scores.astype(np.float64)},
+            fields,
             geometry_type="Point" if self.points else "Polygon",
             crs=self.source.crs,
             append=self.package.exists(),
         )
-        return np.asarray(placed)
+        return np.asarray(placed), fields
 
 
 def supports_geojson(source: RasterSource) -> bool:

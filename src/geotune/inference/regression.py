@@ -22,6 +22,7 @@ from geotune.inference.geotiff import (
     check_file_stem,
     scene_notes,
 )
+from geotune.inference.novelty_map import NoveltyTracker
 from geotune.inference.qgis import MapLayer, value_range, value_style, write_qgis
 from geotune.inference.sliding_window import ModelFn, WindowOptions, sliding_window_inference
 
@@ -45,6 +46,7 @@ class ValueMap:
         total: their sum; for a density the number of objects.
         notes: for the user.
         item_path: STAC item, if one was requested.
+        novelty_path: Cloud-Optimised GeoTIFF of the novelty, see `NoveltyTracker`.
     """
 
     name: str
@@ -61,11 +63,17 @@ class ValueMap:
     total: float
     notes: tuple[str, ...]
     item_path: Path | None = None
+    novelty_path: Path | None = None
 
     @property
     def files(self) -> list[Path]:
         """The written files."""
-        others = (self.uncertainty_path, self.project_path, self.item_path)
+        others = (
+            self.uncertainty_path,
+            self.novelty_path,
+            self.project_path,
+            self.item_path,
+        )
         return [self.values_path, *(path for path in others if path is not None)]
 
     @property
@@ -164,6 +172,7 @@ def write_value_map(
     summed: bool = False,
     uncertainty: bool = False,
     qgis: bool = True,
+    novelty: NoveltyTracker | None = None,
 ) -> ValueMap:
     """Write the map `<name>_<quantity>.tif` of a scene, with its CRS and transform.
 
@@ -176,6 +185,7 @@ def write_value_map(
     slug = "".join(c if c.isalnum() else "_" for c in quantity)
     path = out_dir / f"{name}_{slug}.tif"
     uncertainty_path = out_dir / f"{name}_uncertainty.tif"
+    novelty_path = out_dir / f"{name}_novelty.tif"
     windows, pixels, total = 0, 0, 0.0
     with bounded_gdal_cache(), atomic_output(out_dir) as folder, ExitStack() as files:
 
@@ -199,6 +209,8 @@ def write_value_map(
         values_file.finish("AVERAGE")
         if deviations is not None:
             deviations.finish("AVERAGE")
+        if novelty is not None:
+            novelty.write(folder, name, source)
         if qgis:
             style = value_style(*value_range(_overview(values_file.path)))
             title = f"{quantity} ({unit})" if unit else quantity
@@ -208,6 +220,8 @@ def write_value_map(
                 layers.append(
                     MapLayer(uncertainty_path, "standard deviation", style, visible=False)
                 )
+            if novelty is not None:
+                layers.append(novelty.layer(novelty_path))
             write_qgis(folder, out_dir, name, source, layers)
     return ValueMap(
         name=name,
@@ -223,6 +237,7 @@ def write_value_map(
         mean=total / pixels if pixels else math.nan,
         total=total,
         notes=tuple(scene_notes(source, windows)),
+        novelty_path=None if novelty is None else novelty_path,
     )
 
 

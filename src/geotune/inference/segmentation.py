@@ -28,6 +28,7 @@ from geotune.inference.geotiff import (
     scene_notes,
     write_categories,
 )
+from geotune.inference.novelty_map import NoveltyTracker
 from geotune.inference.polygon_writer import LAYER, PolygonOptions, write_polygons
 from geotune.inference.polygonize import polygonize
 from geotune.inference.qgis import MapLayer, class_map_style, class_style, value_style, write_qgis
@@ -55,6 +56,7 @@ class ClassMap:
         notes: for the user.
         further_paths: files in further formats, see `FurtherFormats`.
         item_path: STAC item, if one was requested.
+        novelty_path: Cloud-Optimised GeoTIFF of the novelty, see `NoveltyTracker`.
     """
 
     name: str
@@ -71,6 +73,7 @@ class ClassMap:
     notes: tuple[str, ...]
     further_paths: tuple[Path, ...] = ()
     item_path: Path | None = None
+    novelty_path: Path | None = None
 
     @property
     def files(self) -> list[Path]:
@@ -78,6 +81,7 @@ class ClassMap:
         others = (
             self.probabilities_path,
             self.uncertainty_path,
+            self.novelty_path,
             self.polygons_path,
             self.project_path,
             self.item_path,
@@ -157,6 +161,7 @@ def write_class_map(
     colors: Sequence[Color] | None = None,
     polygons: bool | PolygonOptions = True,
     qgis: bool = True,
+    novelty: NoveltyTracker | None = None,
 ) -> ClassMap:
     """Write `<name>_classes.tif`, `<name>_probabilities.tif` and `<name>_polygons.gpkg` of a scene.
 
@@ -167,6 +172,7 @@ def write_class_map(
     Args:
         blocks: of the map, each pixel once.
         layers: of the blocks.
+        novelty: has the scene's windows; writes `<name>_novelty.tif`.
 
     The other arguments and errors are those of `segment_scene`.
     """
@@ -184,6 +190,7 @@ def write_class_map(
     classes_path = out_dir / f"{name}_classes.tif"
     probabilities_path = out_dir / f"{name}_probabilities.tif"
     uncertainty_path = out_dir / f"{name}_uncertainty.tif"
+    novelty_path = out_dir / f"{name}_novelty.tif"
     polygons_path = out_dir / f"{name}_polygons.gpkg"
     probabilities, uncertainty = layers.probabilities, layers.uncertainty
     counts = np.zeros(NODATA + 1, dtype=np.int64)
@@ -227,6 +234,8 @@ def write_class_map(
                 class_map.path, scores, folder / polygons_path.name, classes, source, outlines
             )
             Path(str(scores.filename)).unlink()
+        if novelty is not None:
+            novelty.write(folder, name, source)
         if qgis:
             maps = [MapLayer(classes_path, "classes", class_map_style(classes, colors))]
             if polygons:
@@ -238,6 +247,8 @@ def write_class_map(
             if uncertainty:
                 style = value_style(0, 1, band=len(layers.measures))
                 maps.append(MapLayer(uncertainty_path, layers.measures[-1], style, visible=False))
+            if novelty is not None:
+                maps.append(novelty.layer(novelty_path))
             write_qgis(folder, out_dir, name, source, maps)
     return ClassMap(
         name=name,
@@ -263,11 +274,13 @@ def write_class_map(
                 for what, path, written in (
                     ("probabilities", probabilities_path, probabilities),
                     ("uncertainty", uncertainty_path, uncertainty),
+                    ("novelty", novelty_path, novelty is not None),
                     ("polygons", polygons_path, polygons),
                 )
                 if not written and path.exists()
             ),
         ),
+        novelty_path=None if novelty is None else novelty_path,
     )
 
 

@@ -47,6 +47,8 @@ class WindowOptions:
         device: for the computation.
         metadata: `time` and `location`, if the model takes them.
         on_progress: called after each batch.
+        on_areas: receives the windows of each batch before the model runs; those across a border
+            of strips twice.
 
     Raises `GeotuneError` for a batch size below 1.
     """
@@ -58,6 +60,7 @@ class WindowOptions:
     device: torch.device | str = "cpu"
     metadata: Sequence[str] = ()
     on_progress: ProgressFn | None = None
+    on_areas: Callable[[Sequence[Window]], None] | None = None
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -174,6 +177,8 @@ def _process_strip(
                 inputs = {name: x.to(device) for name, x in inputs.items()}
                 first, last = areas[0].col, areas[-1].col + side
                 area = f"rows from {top * unit}, columns {first} to {last}"
+                if options.on_areas is not None:
+                    options.on_areas(areas)
                 outputs = _run_model(model, inputs, channels, area, grid)
                 # a window across a border is computed for both strips
                 own = [i for i, each in enumerate(areas) if each.col >= strip.left * unit]

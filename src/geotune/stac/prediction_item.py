@@ -99,9 +99,12 @@ def _asset(path: Path, folder: Path, classes: Sequence[str]) -> dict[str, Any]:
         if nodata is not None:
             asset["nodata"] = "nan" if nodata != nodata else nodata
         asset["raster:sampling"] = "area"
-        if file.scales[0] != 1:
+        if file.scales[0] != 1 and len(set(file.scales)) == 1:
             asset["raster:scale"], asset["raster:offset"] = file.scales[0], file.offsets[0]
         asset["bands"] = [{"name": name or f"band{i + 1}"} for i, name in enumerate(names)]
+        if len(set(file.scales)) > 1:
+            for band, scale in zip(asset["bands"], file.scales, strict=True):
+                band["raster:scale"] = scale
     if classes and path.stem.endswith("_classes"):
         asset["classification:classes"] = fields.class_objects(classes)
     return asset

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from geotune.adapter_config import ADAPTER_CONFIG, TENSORS
+from geotune.adapter_config import ADAPTER_CONFIG, NOVELTY, TENSORS
 from geotune.config import Recipe, dump_recipe, load_recipe
 from geotune.errors import GeotuneError
 from geotune.hub.reference import is_hub_name
@@ -24,7 +24,7 @@ State = Literal["new", "unfinished", "finished"]
 RESULT_FILES = (
     "run.json", "metrics.json", "history.csv", "report.html", "examples.npz", "test_windows.npz",
     "worst_val.gpkg", "worst_val.qml", "worst_test.gpkg", "worst_test.qml",
-    "backbone.safetensors", "card.json", TENSORS, ADAPTER_CONFIG,
+    "backbone.safetensors", "card.json", TENSORS, ADAPTER_CONFIG, NOVELTY,
 )  # fmt: skip
 """Files that exist only after the first completed epoch."""
 OWNED_FILES = (

@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from geotune.adapter_config import ADAPTER_CONFIG, TENSORS
+from geotune.adapter_config import ADAPTER_CONFIG, NOVELTY, TENSORS
 from geotune.adapter_io import read_tensors
 from geotune.api.sharing import peft_layout
 from geotune.api.sharing.example_picture import write_picture
@@ -29,7 +29,7 @@ from geotune.utils.licences import spdx
 
 README, PICTURE = "README.md", "example.png"
 OWN_FILES = (
-    README, MANIFEST, ADAPTER_CONFIG, TENSORS, BACKBONE, CARD, PICTURE, peft_layout.CONFIG,
+    README, MANIFEST, ADAPTER_CONFIG, TENSORS, NOVELTY, BACKBONE, CARD, PICTURE, peft_layout.CONFIG,
     peft_layout.TENSORS,
 )  # fmt: skip
 """Everything that a push can upload."""

@@ -7,11 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from geotune.adapter_config import AdapterConfig, load_adapter_config
+from geotune.adapter_config import NOVELTY, AdapterConfig, load_adapter_config
 from geotune.adapter_io import read_tensors, write_adapter
+from geotune.api.novelty import load_novelty
 from geotune.backbones.continued import read_header
 from geotune.errors import GeotuneError
-from geotune.hub.download import BACKBONE
+from geotune.hub.download import BACKBONE, AdapterSource
 from geotune.hub.reference import is_hub_name
 
 
@@ -26,6 +27,9 @@ def share_adapter(run: Path, folder: Path) -> tuple[AdapterConfig, list[str]]:
     own = run / BACKBONE
     if own.is_file():
         shutil.copyfile(own, folder / BACKBONE)
+    if config.prediction.novelty is not None:
+        load_novelty(AdapterSource(run), config)  # that of this adapter
+        shutil.copyfile(run / NOVELTY, folder / NOVELTY)
     config, notes = _with_shared_weights(config, run, folder)
     config = replace(config, sections=_without_folders(config.sections))
     write_adapter(folder, state, config)
