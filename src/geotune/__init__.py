@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from geotune.backbones.create import backbone as backbone
     from geotune.errors import GeotuneError as GeotuneError
     from geotune.errors import RecipeError as RecipeError
+    from geotune.mapping.map_scenes import map_scenes as map_scenes
     from geotune.methods.adapter import Adapter as Adapter
     from geotune.methods.adaptformer import AdaptFormer as AdaptFormer
     from geotune.methods.aurora import Aurora as Aurora
@@ -100,6 +101,7 @@ _EXPORTS = {
     "init": "geotune.api.init.create_recipe:init",
     "load_adapter": "geotune.api.run:load_adapter",
     "load_run": "geotune.api.run:load_run",
+    "map_scenes": "geotune.mapping.map_scenes:map_scenes",
     "open_scenes": "geotune.api.run:open_scenes",
     "plan": "geotune.api.planning:plan",
     "plot": "geotune.api.plotting:plot",

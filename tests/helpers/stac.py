@@ -48,6 +48,7 @@ _EXTENSIONS = {
     "proj": "projection",
     "raster": "raster",
     "classification": "classification",
+    "file": "file",
 }
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Any
 
 from geotune.bench.local_executor import Job, JobResult, LocalExecutor, StoppedError
-from geotune.errors import GeotuneError
+from geotune.utils.ray_cluster import connect
 
 RETRIES = 3
 """Retries of a run whose worker died; it resumes from its last epoch."""
@@ -23,25 +22,8 @@ class RayExecutor:
 
         Raises `GeotuneError` if Ray is not installed or the cluster cannot be reached.
         """
-        try:
-            ray: Any = import_module("ray")
-        except ImportError as error:
-            raise GeotuneError(
-                "--ray: Ray is not installed; pip install 'geotune[ray]', or omit --ray",
-                code="dependency-missing",
-                key="--ray",
-            ) from error
+        ray = connect(address)
         self._ray = ray
-        try:
-            if not ray.is_initialized():
-                ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise GeotuneError(
-                f"--ray {address}: cannot connect to a cluster ({error}); start one with "
-                "`ray start --head` and give its address",
-                code="cluster-unreachable",
-                key="--ray",
-            ) from error
         resources = ray.cluster_resources()
         self.processors = max(1, int(resources.get("CPU", 1)))
         options = {"num_cpus": 1, "num_gpus": min(1, resources.get("GPU", 0))}

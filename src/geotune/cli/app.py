@@ -28,6 +28,7 @@ from geotune.cli.export import export
 from geotune.cli.fit import finish, fit
 from geotune.cli.init import init
 from geotune.cli.list_ import list_
+from geotune.cli.map import map_
 from geotune.cli.plan import plan
 from geotune.cli.predict import predict
 from geotune.cli.pretrain import pretrain
@@ -64,8 +65,8 @@ def _paragraphs(doc: str) -> str:
 
 
 for command in (
-    init, check, plan, pretrain, fit, finish, cache, test, predict, view, embed, export, distill,
-    average, push, card, bench, list_, unpack, demo,
+    init, check, plan, pretrain, fit, finish, cache, test, predict, map_, view, embed, export,
+    distill, average, push, card, bench, list_, unpack, demo,
 ):  # fmt: skip
     command.__doc__ = _paragraphs(command.__doc__ or "")
     app.command(command, name=command.__name__.rstrip("_"))
@@ -108,6 +109,7 @@ AFTER_INTERRUPT = {
     "demo": "Run the same command again to resume from the last completed epoch.",
     "bench": "Run the same command again to resume; completed runs are kept.",
     "cache": "Run the same command again to compute the missing features.",
+    "map": "Run the same command again to resume; finished tiles are kept.",
 }
 """What an interrupted command leaves, if it leaves something."""
 

@@ -29,6 +29,7 @@ def write_features(
     geometry_type: str,
     crs: CRS | None,
     append: bool,
+    layer_metadata: Mapping[str, str] | None = None,
 ) -> None:
     """Write features to a layer of a GeoPackage: a new file, or appended.
 
@@ -49,6 +50,7 @@ def write_features(
                 geometry_type=geometry_type,
                 crs=None if crs is None else crs.to_wkt(),
                 append=append,
+                layer_metadata=dict(layer_metadata) if layer_metadata else None,
             )
     except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
         raise GeotuneError(

@@ -112,7 +112,7 @@ class GeoTiffWriter:
         georeference: dict[str, Any] = {"gcps": gcps} if gcps else {"transform": transform}
         if not gcps and transform == Affine.identity():
             georeference = {}
-        with write_errors(path), _ignore_missing_georeference():
+        with write_errors(path), ignore_missing_georeference():
             self.dataset: DatasetWriter = rasterio.open(
                 self.raw,
                 "w",
@@ -183,7 +183,7 @@ class GeoTiffWriter:
 
     def finish(self, resampling: str) -> None:
         """Close the map and convert it, with overviews by `resampling`."""
-        with write_errors(self.path), _ignore_missing_georeference():
+        with write_errors(self.path), ignore_missing_georeference():
             self.dataset.close()
             rasterio.shutil.copy(
                 self.raw,
@@ -262,7 +262,7 @@ def write_categories(path: Path, classes: Sequence[str]) -> None:
 
 
 @contextmanager
-def _ignore_missing_georeference() -> Iterator[None]:
+def ignore_missing_georeference() -> Iterator[None]:
     """Suppress rasterio's warning: scenes without georeference are supported."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)

@@ -17,6 +17,7 @@ MLM = _EXTENSION.format("mlm/v1.5.2")
 EO = _EXTENSION.format("eo/v2.0.0")
 CLASSIFICATION = _EXTENSION.format("classification/v1.1.0")
 PROJECTION = _EXTENSION.format("projection/v2.0.0")
+FILE = _EXTENSION.format("file/v2.1.0")
 RASTER = _EXTENSION.format("raster/v2.0.0")
 
 GEOJSON = "application/geo+json"

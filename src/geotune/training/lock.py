@@ -22,7 +22,7 @@ LOCKED_ERRNOS = (errno.EACCES, errno.EAGAIN)
 
 @contextmanager
 def exclusive_lock(
-    folder: Path, on_message: Callable[[str], None] = lambda text: None
+    folder: Path, on_message: Callable[[str], None] = lambda text: None, *, key: str = "train.run"
 ) -> Iterator[None]:
     """Lock a folder for this process inside the context; creates the folder if needed.
 
@@ -34,6 +34,7 @@ def exclusive_lock(
         folder: to lock.
         on_message: receives a note if an earlier holder was interrupted, or if the file system
             does not support locks.
+        key: what names the folder, for messages.
 
     Raises `GeotuneError`, with the holder, if another process holds the lock.
     """
@@ -42,13 +43,13 @@ def exclusive_lock(
         file = (folder / LOCK_FILE).open("a+", encoding="utf-8")
     except OSError as error:
         raise GeotuneError(
-            f"{folder}: cannot be written ({error.strerror}); choose another train.run",
+            f"{folder}: cannot be written ({error.strerror}); choose another {key}",
             code="output-not-writable",
-            key="train.run",
+            key=key,
             file=folder,
         ) from error
     with file:
-        locked = _lock(file, folder)
+        locked = _lock(file, folder, key)
         before = _holder(folder, file.fileno()) if os.fstat(file.fileno()).st_size else ""
         if not locked:
             on_message(
@@ -67,7 +68,7 @@ def exclusive_lock(
             file.truncate(0)
 
 
-def _lock(file: IO[str], folder: Path) -> bool:
+def _lock(file: IO[str], folder: Path, key: str) -> bool:
     """Take the lock; false if the file system does not support locks."""
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -76,9 +77,9 @@ def _lock(file: IO[str], folder: Path) -> bool:
             return False
         raise GeotuneError(
             f"{folder}: in use by {_holder(folder)}; wait until it has finished, or choose another "
-            "train.run",
+            f"{key}",
             code="run-in-use",
-            key="train.run",
+            key=key,
             file=folder,
         ) from error
     return True

@@ -1,0 +1,189 @@
+"""`geotune map`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from geotune.cli.console import Json, escape, message, out, print_json, show_progress
+
+
+def map_(
+    run: Path,
+    *more_runs: Path,
+    scenes: Annotated[list[str], Parameter(consume_multiple=True)],
+    out_dir: Annotated[str, Parameter(name="--out")],
+    workers: int = 1,
+    ray: str | None = None,
+    shard: str | None = None,
+    combine: Annotated[bool, Parameter(negative="")] = False,
+    tile: int = 2048,
+    threads: int = 1,
+    window: int | None = None,
+    overlap: float = 0.5,
+    batch_size: int = 8,
+    ensemble: list[Path] | None = None,
+    tta: Literal["none", "flips", "d4"] = "none",
+    probabilities: Annotated[bool, Parameter(negative="")] = False,
+    uncertainty: Annotated[bool, Parameter(negative="")] = False,
+    polygons: bool = True,
+    min_area: str | None = None,
+    simplify: str | None = None,
+    right_angles: Annotated[bool, Parameter(negative="")] = False,
+    threshold: list[str] | None = None,
+    score: float | None = None,
+    qgis: bool = True,
+    formats: Annotated[list[Literal["parquet"]] | None, Parameter(name="--format")] = None,
+    zarr: Annotated[bool, Parameter(negative="")] = False,
+    bands: list[str] | None = None,
+    nodata: float | None = None,
+    quality: str | None = None,
+    weights: Path | None = None,
+    backbone: str | None = None,
+    method: str | None = None,
+    device: Literal["auto", "cpu", "gpu", "mps"] = "auto",
+    as_json: Json = False,
+) -> None:
+    """Predict many scenes tile by tile, with many workers or machines; resumes when run again.
+
+    Writes the files of geotune predict for each scene, one mosaic (VRT and GDAL tile index), a STAC
+    catalogue with checksums, and index.html, which shows the tiles that are done. Scenes that
+    cannot be read are listed in failed.csv and do not stop the others.
+
+    Parameters
+    ----------
+    run
+        A run folder, a folder with adapter.json and adapter.safetensors, or
+        hub:ORG/NAME[@REVISION].
+    more_runs
+        Not supported yet; average several runs with --ensemble.
+    scenes
+        Patterns of GeoTIFFs, or tables of scenes: CSV, GeoParquet or STAC; several modalities as
+        for geotune predict. Quote patterns.
+    out_dir
+        Output folder, empty or of the same map; or the URL of an object store, such as
+        s3://bucket/map.
+    workers
+        Worker processes on this machine; with --ray the largest number of actors.
+    ray
+        Address of a Ray cluster, such as auto or ray://head:10001.
+    shard
+        i/n: compute only every n-th tile, i from 0 to n - 1, such as $SLURM_ARRAY_TASK_ID/64. Run
+        --combine after all shards.
+    combine
+        Compute nothing; write the files of the scenes out of the tiles of all shards.
+    tile
+        Tile side in pixels, a multiple of 64, best of 512.
+    threads
+        CPU threads of each worker.
+    window
+        Window side in pixels; by default as in training.
+    overlap
+        Share of a window that its neighbour covers too.
+    batch_size
+        Windows at once.
+    ensemble
+        A further run whose predictions are averaged with those of RUN; repeat it for more.
+    tta
+        Average each window over 4 (flips) or 8 (d4) orientations.
+    probabilities
+        Also write a GeoTIFF of class probabilities.
+    uncertainty
+        Also write a GeoTIFF (or columns) of the uncertainty.
+    polygons
+        Also write the polygons of a class map, joined across tiles.
+    min_area
+        Smallest polygon, such as "50 m2" or "12 px".
+    simplify
+        Tolerance to simplify the outlines of polygons, such as "2 m" or "1 px".
+    right_angles
+        Give the outlines of polygons right angles, as those of buildings.
+    threshold
+        Probability from which pixels of a class map get a class, as for geotune predict.
+    score
+        Minimum score of objects; by default the score with the best F1 in validation.
+    qgis
+        Also write QGIS styles and a QGIS project of each scene.
+    formats
+        Also write objects or polygons as GeoParquet (parquet).
+    zarr
+        Also write the maps as Zarr v3 (maps.zarr), one shard per tile.
+    bands
+        Band names in file order, if the files do not contain them.
+    nodata
+        Nodata value, if the files do not contain it.
+    quality
+        Cloud or quality masks, a pattern such as masks/{stem}.tif.
+    weights
+        Weights of the backbone, if they moved since the training.
+    backbone
+        Name of a backbone that is a Python file of yours; confirms that its code may run.
+    method
+        Method that is a Python file of yours (method.kind); confirms that its code may run.
+    device
+        Compute device; several workers share the GPUs of a machine in turn.
+    """
+    from geotune.utils.progress import DATA_MODULES, loading_libraries
+
+    if more_runs:
+        from geotune.errors import GeotuneError
+
+        raise GeotuneError(
+            f"map: found {1 + len(more_runs)} runs, expected one; map each into a folder of its "
+            "own, or average them with --ensemble",
+            code="option-invalid",
+        )
+    with show_progress() as on_progress:
+        with loading_libraries(on_progress, DATA_MODULES):
+            from geotune.mapping.map_scenes import map_scenes
+        result = map_scenes(
+            run,
+            scenes,
+            out_dir,
+            workers=workers,
+            ray=ray,
+            shard=shard,
+            combine=combine,
+            tile=tile,
+            threads=threads,
+            window=window,
+            overlap=overlap,
+            batch_size=batch_size,
+            ensemble=ensemble or (),
+            tta=tta,
+            probabilities=probabilities,
+            uncertainty=uncertainty,
+            polygons=polygons,
+            min_area=min_area,
+            simplify=simplify,
+            right_angles=right_angles,
+            threshold=None if threshold is None else ",".join(threshold),
+            score=score,
+            qgis=qgis,
+            formats=formats or (),
+            zarr=zarr,
+            weights=weights,
+            backbone=backbone,
+            method=method,
+            bands=bands,
+            nodata=nodata,
+            quality=quality,
+            device=device,
+            on_progress=on_progress,
+            on_message=message,
+        )
+    if as_json:
+        print_json({**vars(result), "failed": [vars(each) for each in result.failed]})
+        return
+    done = f"{result.done:,} of {result.tiles:,} tiles of {result.scenes:,} scenes"
+    out().print(escape(f"{result.out}: {done} in {result.seconds:.1f} s"))
+    for name in result.files:
+        out().print(f"  {escape(f'{result.out}/{name}')}")
+    for note in result.notes:
+        message(f"note: {note}")
+    for each in result.failed[:10]:
+        message(f"failed: {each.tile or each.scene}: {each.error}")
+    if result.failed:
+        message(f"{len(result.failed)} scenes or tiles failed; {result.out}/failed.csv lists them")

@@ -1,0 +1,192 @@
+"""Compute tiles, and write the files of scenes, with a model that is loaded once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from geotune.api.environment import pick_device
+from geotune.api.predicted_scenes import PredictedScenes
+from geotune.api.predictor import LoadOptions, Predictor, predicting_adapter
+from geotune.data.raster.source import RasterSource
+from geotune.errors import GeotuneError
+from geotune.inference.image_table import image_rows
+from geotune.mapping import tile_files
+from geotune.mapping.options import MapOptions
+from geotune.mapping.plan import TABLE, Plan, Tile, read_plan
+from geotune.mapping.request import adapter_hashes
+from geotune.mapping.scene_files import changed_input, from_values
+from geotune.mapping.store import Store, open_store
+from geotune.mapping.tile_files import TileFormat
+from geotune.mapping.tile_states import write_failure, write_tile
+from geotune.mapping.workers import WorkerOptions
+
+INPUT_ERRORS = frozenset(
+    {"file-unreadable", "file-missing", "file-access", "raster-dtype", "pixels-invalid",
+     "grid-mismatch", "output-not-finite", "image-too-large"}
+)  # fmt: skip
+"""Errors that are about a tile or its scene; any other one is about all tiles."""
+
+
+def load_predictor(
+    run: str | Path, options: MapOptions, files: LoadOptions, number: int
+) -> Predictor:
+    """Load the models of a map; workers share several GPUs in turn, by their `number`.
+
+    Raises `GeotuneError` as `Predictor` does.
+    """
+    adapter, config = predicting_adapter(run)
+    device = pick_device(options.device)
+    if device.type == "cuda":
+        device = torch.device("cuda", number % torch.cuda.device_count())
+    return Predictor(adapter, config, options.predict, files, device)
+
+
+class TileWorker:
+    """Computes the tiles of a plan.
+
+    Raises `GeotuneError` if there is no plan, and for another run than that of the plan.
+    """
+
+    def __init__(self, options: WorkerOptions) -> None:
+        self.options = MapOptions.from_values(options.options)
+        torch.set_num_threads(self.options.threads)
+        torch.backends.cudnn.benchmark = False
+        torch.backends.cudnn.deterministic = True
+        self.store: Store = open_store(options.out)
+        plan = read_plan(self.store)
+        if plan is None:
+            raise GeotuneError(
+                f"{options.out}: has no plan; run the command again",
+                code="map-incomplete",
+                key="--out",
+            )
+        self.plan: Plan = plan
+        files = LoadOptions(**options.files)
+        self.predictor = load_predictor(options.run, self.options, files, options.number)
+        if adapter_hashes(self.predictor.adapters) != plan.request["adapters"]:
+            raise GeotuneError(
+                f"{options.run}: changed since {options.out} was planned; choose another --out",
+                code="map-exists",
+                key="--out",
+            )
+        scenes = self.options.scenes
+        self._scenes = PredictedScenes(self.predictor.adapters[0], self.predictor.config, scenes)
+        self.source = lru_cache(maxsize=64)(self._open)
+
+    @property
+    def format(self) -> TileFormat:
+        """How the tiles are stored."""
+        return tile_format(self.predictor)
+
+    def run_tile(self, index: int) -> dict[str, Any]:
+        """Compute a tile of the plan and write it; a fault of its scene is written instead.
+
+        Returns the tile's name, its windows and seconds, and the `error`, if it has one.
+        """
+        started = time.perf_counter()
+        tile = self.plan.tiles[index]
+        result: dict[str, Any] = {"tile": tile.tile}
+        try:
+            facts = self._compute(tile)
+        except GeotuneError as error:
+            if error.code not in INPUT_ERRORS:
+                raise
+            write_failure(self.store, tile, str(error), error.code)
+            result |= {"error": str(error), "code": error.code}
+        except torch.OutOfMemoryError as error:
+            raise GeotuneError(
+                f"memory ran out on {self.predictor.device} ({str(error).partition('.')[0]}); "
+                "choose a smaller --batch-size, which needs another --out, or fewer --workers",
+                code="out-of-memory",
+            ) from error
+        else:
+            result |= facts
+        return result | {"seconds": time.perf_counter() - started}
+
+    def _compute(self, tile: Tile) -> dict[str, Any]:
+        predictor = self.predictor
+        facts: dict[str, Any] = {"device": predictor.device.type}
+        if predictor.kind == "table":
+            source, faults = None, facts.setdefault("faults", {})
+            predicted: Iterator[Any] = iter(self._rows(tile, faults))
+        else:
+            source = self.source(tile.scene)
+            steps = predictor.steps
+            predicted = steps.predict(predictor.model, source, predictor.windows(), area=tile.core)
+        content, facts["windows"] = self.format.pack(predicted, tile, source)
+        write_tile(self.store, self.plan, tile, self.format.suffix, content, facts)
+        return facts
+
+    def _rows(self, tile: Tile, faults: dict[str, str]) -> list[Any]:
+        """The rows of some images; images that cannot be read are added to `faults`."""
+        predictor, names = self.predictor, list(self.plan.scenes)
+        sources = {}
+        for name in names[tile.row : tile.row + tile.height]:
+            try:
+                sources[name] = self.source(name)
+            except GeotuneError as error:
+                faults[name] = str(error)
+        while sources:
+            try:
+                return list(
+                    image_rows(
+                        predictor.model, sources, rows=predictor.rows, **predictor.image_options
+                    )
+                )
+            except GeotuneError as error:
+                broken = [
+                    name
+                    for name, source in sources.items()
+                    if error.file in (*source.paths, *source.files)
+                ]
+                if error.code not in INPUT_ERRORS or not broken:
+                    raise
+                for name in broken:
+                    faults[name] = str(error)
+                    del sources[name]
+        return []
+
+    def _open(self, name: str) -> RasterSource:
+        """Open a scene. Raises `GeotuneError` if its files changed since the plan was made."""
+        values = self.plan.request["scenes"][name]
+        if changed := changed_input(values):
+            raise GeotuneError(
+                f"{changed}: was changed or removed since the map was planned; restore it, or map "
+                "the scene into another folder",
+                code="file-missing",
+                file=changed,
+            )
+        return self._scenes.open({name: from_values(values)})[name]
+
+    def sources_of(self, scene: str) -> dict[str, RasterSource]:
+        """The images of a scene, or all of a table; without those that cannot be read."""
+        if scene != TABLE or self.predictor.kind != "table":
+            return {scene: self.source(scene)}
+        sources = {}
+        for name in self.plan.scenes:
+            try:
+                sources[name] = self._open(name)
+            except GeotuneError as error:
+                if error.code not in INPUT_ERRORS:
+                    raise
+        return sources
+
+
+def tile_format(predictor: Predictor) -> TileFormat:
+    """How the tiles of a prediction are stored."""
+    if predictor.kind == "classes":
+        layers = predictor.steps.predict.keywords["layers"]  # type: ignore[attr-defined]
+        return tile_files.class_format(
+            len(layers.classes),
+            probabilities=layers.probabilities,
+            measures=len(layers.measures) if layers.uncertainty else 0,
+        )
+    if predictor.kind == "values":
+        return tile_files.value_format(2 if predictor.options.uncertainty else 1)
+    return tile_files.object_format() if predictor.kind == "objects" else tile_files.row_format()

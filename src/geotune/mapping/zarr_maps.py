@@ -1,0 +1,126 @@
+"""The maps of scenes as Zarr v3: one group per scene, one array per layer, one shard per tile."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geotune.api.predictor import Predictor
+from geotune.data.raster.source import RasterSource
+from geotune.errors import GeotuneError
+from geotune.inference.class_blocks import ClassBlock
+from geotune.inference.geotiff import NODATA, PROBABILITY_SCALE
+from geotune.inference.regression import ValueBlock
+from geotune.mapping.store import Store
+
+ZARR = "maps.zarr"
+CHUNK = 512
+"""Side of the chunks of a shard, in pixels."""
+
+
+def check_zarr() -> Any:
+    """The package. Raises `GeotuneError` if it is missing, or older than version 3."""
+    try:
+        zarr = import_module("zarr")
+        if int(zarr.__version__.partition(".")[0]) < 3:
+            raise ImportError(f"found zarr {zarr.__version__}")
+    except ImportError as error:
+        raise GeotuneError(
+            "--zarr: requires zarr 3: pip install 'geotune[map]'",
+            code="dependency-missing",
+            key="--zarr",
+        ) from error
+    return zarr
+
+
+def write_zarr(
+    store: Store,
+    scene: str,
+    source: RasterSource,
+    blocks: Iterable[ClassBlock | ValueBlock],
+    tile: int,
+    predictor: Predictor,
+) -> None:
+    """Write the map of a scene to `maps.zarr/SCENE`; `blocks` are its tiles.
+
+    A shard is written at once, so that no chunk is read back.
+    """
+    zarr = check_zarr()
+    root = str(store.local / ZARR) if store.local is not None else f"{store.root}/{ZARR}"
+    zarr.open_group(root, mode="a", zarr_format=3)
+    group = zarr.open_group(root, path=scene, mode="w", zarr_format=3)
+    group.attrs.update(_georeference(source))
+    arrays: dict[str, Any] = {}
+    for block in blocks:
+        for name, values, attributes in _layers(block, predictor):
+            if name not in arrays:
+                arrays[name] = _new_array(group, name, values, source, tile, attributes)
+            height, width = values.shape[-2:]
+            rows, columns = (
+                slice(block.row, block.row + height),
+                slice(block.col, block.col + width),
+            )
+            arrays[name][..., rows, columns] = values
+
+
+def _layers(
+    block: ClassBlock | ValueBlock, predictor: Predictor
+) -> Iterable[tuple[str, NDArray[Any], Mapping[str, Any]]]:
+    task: Any = predictor.built.task
+    if isinstance(block, ValueBlock):
+        yield task.classes[0], block.values[0], {"units": task.unit}
+        if len(block.values) > 1:
+            yield "standard_deviation", block.values[1], {"units": task.unit}
+        return
+    scaled = {"scale_factor": 1 / PROBABILITY_SCALE}
+    values = list(range(len(task.classes)))
+    meanings = {"flag_values": values, "flag_meanings": " ".join(map(_word, task.classes))}
+    yield "classes", block.classes, meanings
+    yield "scores", block.scores, scaled
+    if block.probabilities is not None:
+        yield "probabilities", block.probabilities, {**scaled, "classes": list(task.classes)}
+    if block.uncertainty is not None:
+        yield "uncertainty", block.uncertainty, scaled
+
+
+def _new_array(
+    group: Any,
+    name: str,
+    values: NDArray[Any],
+    source: RasterSource,
+    tile: int,
+    attributes: Mapping[str, Any],
+) -> Any:
+    bands = values.shape[:-2]
+    chunk = CHUNK if tile % CHUNK == 0 else tile
+    return group.create_array(
+        name,
+        shape=(*bands, *source.shape),
+        dtype=values.dtype,
+        chunks=(*bands, chunk, chunk),
+        shards=(*bands, tile, tile),
+        fill_value=np.nan if values.dtype.kind == "f" else NODATA,
+        dimension_names=(*("band" for _ in bands), "y", "x"),
+        attributes=dict(attributes),
+    )
+
+
+def _georeference(source: RasterSource) -> dict[str, Any]:
+    """The grid, in the fields of the STAC projection extension."""
+    attributes: dict[str, Any] = {
+        "proj:shape": list(source.shape),
+        "proj:transform": list(source.transform),
+    }
+    if source.crs is not None:
+        authority = source.crs.to_authority()
+        attributes["proj:code"] = ":".join(authority) if authority else None
+        attributes["proj:wkt2"] = source.crs.to_wkt()
+    return attributes
+
+
+def _word(name: str) -> str:
+    return name.replace(" ", "_")
