@@ -24,7 +24,7 @@ ENVIRONMENTS = [
 ]
 
 
-APART = {"federated"}
+APART = {"federated", "remote"}
 """Extras for an environment of their own, without pins: they exclude versions that others use."""
 
 EXTRAS = PROJECT["optional-dependencies"]

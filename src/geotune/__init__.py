@@ -77,6 +77,7 @@ if TYPE_CHECKING:
     from geotune.methods.unipt import Unipt as Unipt
     from geotune.methods.vit_adapter import VitAdapter as VitAdapter
     from geotune.methods.vpt import Vpt as Vpt
+    from geotune.utils.remote import remote_reading as remote_reading
 
     __version__: str
 
@@ -108,6 +109,7 @@ _EXPORTS = {
     "predict": "geotune.api.prediction:predict",
     "pretrain": "geotune.api.pretraining:pretrain",
     "push": "geotune.api.sharing.push:push",
+    "remote_reading": "geotune.utils.remote:remote_reading",
     "test": "geotune.api.testing:test",
     **{m.implementation.partition(":")[2]: m.implementation for m in METHODS.values()},
 }

@@ -37,6 +37,7 @@ from geotune.cli.test import test
 from geotune.cli.unpack import unpack
 from geotune.cli.view import view
 from geotune.errors import GeotuneError
+from geotune.utils.remote import remote_reading
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 
@@ -85,6 +86,7 @@ def _launch(
     *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
     quiet: Annotated[bool, Parameter(negative="")] = False,
     log_level: LogLevel = "warning",
+    remote: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
     """Run a command.
 
@@ -94,10 +96,13 @@ def _launch(
         Print results and errors only: no notes, no progress.
     log_level
         Lowest level of the libraries' messages; debug also traces unexpected errors.
+    remote
+        Allow reading scenes and labels from servers: https://, s3:// and gs://.
     """
     logging.basicConfig(level=log_level.upper(), force=True)
     err().quiet = quiet
-    app(tokens, exit_on_error=False)
+    with remote_reading(remote):
+        app(tokens, exit_on_error=False)
 
 
 AFTER_INTERRUPT = {

@@ -29,6 +29,7 @@ from geotune.data.raster.longitude_axis import longitude_axis
 from geotune.data.raster.source import RasterSource, apply_affine
 from geotune.errors import GeotuneError
 from geotune.utils.paths import is_system_file
+from geotune.utils.remote import gdal_name, scheme_of
 from geotune.utils.text import join_some, nfc
 
 CLASS_FIELDS = ("class", "label", "classname")
@@ -94,10 +95,10 @@ def read_features(path: Path) -> geopandas.GeoDataFrame:
 def _read_frame(path: Path, mtime_ns: int) -> geopandas.GeoDataFrame:
     try:
         if path.suffix.lower() in PARQUET:
-            return _simplify_collections(geopandas.read_parquet(path))
+            return _simplify_collections(geopandas.read_parquet(str(path)))
         if path.suffix.lower() == ".json" and (frame := read_labelme(path)) is not None:
             return frame
-        source = _in_archive(path) if path.suffix.lower() == ".zip" else str(path)
+        source = _source(path)
         layers = [name for name, kind in pyogrio.list_layers(source) if kind is not None]
         if len(layers) > 1:
             raise GeotuneError(
@@ -129,6 +130,15 @@ def _read_frame(path: Path, mtime_ns: int) -> geopandas.GeoDataFrame:
             file=path,
         )
     return _simplify_collections(frame)
+
+
+def _source(path: Path) -> str | bytes:
+    """What GDAL opens: of a file on a server its content, as every feature is read anyway."""
+    if path.suffix.lower() == ".zip":
+        return _in_archive(path)
+    several_files = path.suffix.lower() in (".shp", GDB)
+    remote = scheme_of(path) is not None
+    return path.read_bytes() if remote and not several_files else gdal_name(path)
 
 
 def _in_archive(path: Path) -> str:
@@ -175,7 +185,7 @@ def _simplify_collections(frame: geopandas.GeoDataFrame) -> geopandas.GeoDataFra
     return frame.set_geometry(geopandas.GeoSeries(shapes, index=frame.index, crs=frame.crs))
 
 
-def _read_pyogrio(path: Path, source: str) -> geopandas.GeoDataFrame:
+def _read_pyogrio(path: Path, source: str | bytes) -> geopandas.GeoDataFrame:
     try:
         return pyogrio.read_dataframe(source)
     except shapely.errors.GEOSException as error:  # does not state which feature is invalid

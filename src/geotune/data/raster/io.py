@@ -36,6 +36,7 @@ from geotune.data.raster.longitude_axis import Placement, place
 from geotune.data.raster.nodata import FileMask
 from geotune.data.raster.single_band import open_single_band, repeat_columns
 from geotune.errors import GeotuneError
+from geotune.utils.remote import gdal_name, scheme_of
 
 MAX_OPEN_FILES = 128
 """Open files per thread; operating systems allow at least 256 per process."""
@@ -210,7 +211,7 @@ def _open(path: Path) -> DatasetReader:
         warnings_lock,
         warnings.catch_warnings(),
         # else GDAL lists a folder of thousands of chips for every file in it
-        rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="TRUE"),
+        rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR" if scheme_of(path) else "TRUE"),
     ):
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         handle = rasterio.open(_gdal_name(path), sharing=False)
@@ -260,8 +261,10 @@ def disk_path(path: Path) -> Path:
     return path.parent if path.parent.suffix == HDF5 else path
 
 
-def _gdal_name(path: Path) -> str | Path:
-    return f'HDF5:"{path.parent}"://{path.name}' if path.parent.suffix == HDF5 else path
+def _gdal_name(path: Path) -> str:
+    if path.parent.suffix == HDF5:
+        return f'HDF5:"{gdal_name(path.parent)}"://{path.name}'
+    return gdal_name(path)
 
 
 def _cached(key: object) -> DatasetReader | WarpedVRT | None:

@@ -20,6 +20,7 @@ from geotune.data.scenes.patterns import (
 )
 from geotune.data.scenes.sentinel2 import is_safe, safe_bands
 from geotune.errors import GeotuneError
+from geotune.utils.remote import check_remote
 from geotune.utils.text import nfc
 
 Patterns = str | Sequence[str] | Mapping[str, str]
@@ -75,7 +76,7 @@ def find_scenes(
     if isinstance(bands, Mapping):
         bands = [band for names in bands.values() for band in names]
     found: dict[str, FoundScene] = {}
-    for pattern in map(local_path, [scenes] if isinstance(scenes, str) else scenes):
+    for pattern in map(readable_path, [scenes] if isinstance(scenes, str) else scenes):
         matches = _matches(pattern, [*(wanted_bands or ()), *(bands or ())])
         if not matches:
             raise GeotuneError(
@@ -97,18 +98,16 @@ def find_scenes(
 
 def images_in_other_case(patterns: Sequence[str]) -> list[Path]:
     """Images that match no pattern, and one but for upper and lower case: a.TIF and `*.tif`."""
-    others = {path for pattern in patterns for path in files_in_other_case(local_path(pattern))}
-    found = {match.path for pattern in patterns for match in match_files(local_path(pattern))}
+    others = {path for pattern in patterns for path in files_in_other_case(readable_path(pattern))}
+    found = {match.path for pattern in patterns for match in match_files(readable_path(pattern))}
     return sorted(path for path in others - found if is_image(path))
 
 
-def local_path(path: str) -> str:
-    """The path without `file://`. Raises `GeotuneError` for one on a server."""
+def readable_path(path: str) -> str:
+    """The path without `file://`. Raises `GeotuneError` for one that may not be read."""
     path = path.removeprefix("file://")
     if "://" in path:
-        raise GeotuneError(
-            f"{path}: not a local path; download the file and give its path", code="file-remote"
-        )
+        check_remote(path)
     return path
 
 

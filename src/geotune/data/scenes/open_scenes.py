@@ -19,11 +19,19 @@ from geotune.data.labels.vector_io import label_exists
 from geotune.data.raster.open_raster import open_raster
 from geotune.data.raster.source import RasterSource
 from geotune.data.scenes.entry import SceneEntry
-from geotune.data.scenes.find import Names, Patterns, find_scenes, first_file, images_in_other_case
+from geotune.data.scenes.find import (
+    Names,
+    Patterns,
+    find_scenes,
+    first_file,
+    images_in_other_case,
+    readable_path,
+)
 from geotune.data.scenes.patterns import NOT_FOUND, explain_no_match, format_pattern
 from geotune.data.scenes.scene import Scene
 from geotune.data.scenes.table import is_table, read_scene_table
 from geotune.errors import GeotuneError
+from geotune.utils.remote import to_path
 from geotune.utils.text import join_some, pluralize
 
 
@@ -228,9 +236,9 @@ def label_file(labels: str, name: str, fields: Mapping[str, str] | None = None) 
     The pattern may contain `{stem}` and `{scene}` for the scene's name, and `fields`.
     """
     fields = {"stem": name, **(fields or {}), "scene": name}
-    paths = format_pattern(labels, fields)
+    paths = format_pattern(readable_path(labels), fields)
     if not paths:
-        return Path(re.sub(r"\{(\w+)\}", lambda match: fields[match[1]], labels))
+        return to_path(re.sub(r"\{(\w+)\}", lambda match: fields[match[1]], labels))
     if len(paths) > 1:
         raise GeotuneError(
             f"{labels}: matches several files for scene {name} ({paths[0]}, {paths[1]}); make it "

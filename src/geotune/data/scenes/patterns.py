@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from geotune.errors import GeotuneError
 from geotune.utils.paths import SYSTEM_FOLDERS, existing_path
+from geotune.utils.remote import list_files, scheme_of, to_path
 from geotune.utils.text import nfc
 
 _TOKEN = re.compile(r"\*\*/|\*\*|\*|\?|\[!?\]?[^\]]*\]|\{(\w+)\}")
@@ -63,23 +64,26 @@ def match_files(
     `fields`, or by default for one that is probably misspelt.
     """
     if not re.search(r"\{\w+\}", pattern):
-        path = existing_path(Path(pattern))
+        path = existing_path(to_path(pattern))
         if path.is_file():
             return [Match(path, {}, str(path))]
     matches: dict[str, Match] = {}
     for form in dict.fromkeys(unicodedata.normalize(f, pattern) for f in ("NFC", "NFD")):
         compiled = _compile(_with_literal_folders(form), bands, fields)
-        for text in glob.glob(compiled.shell, recursive=True):
+        for text in _glob(compiled.shell):
             match = compiled.regex.fullmatch(text)
+            path = to_path(text)
             # a broken link, or a folder named x.tif, is reported when it is opened
-            is_file = bool(Path(text).suffix) or not Path(text).is_dir()
+            is_file = bool(path.suffix) or not path.is_dir()
             if match and is_file and not _is_passed_over(text, pattern):
-                matches[text] = Match(Path(text), _fields(match), _scene_path(match, text))
+                matches[text] = Match(path, _fields(match), _scene_path(match, text))
     return [matches[text] for text in sorted(matches)]
 
 
 def files_in_other_case(pattern: str) -> list[Path]:
     """The paths that match `pattern` but for upper and lower case, sorted."""
+    if scheme_of(pattern):
+        return []
     compiled = _compile(_with_literal_folders(pattern), (), None)
     found = set(glob.glob(compiled.shell_any_case, recursive=True))
     found -= set(glob.glob(compiled.shell, recursive=True))
@@ -89,7 +93,7 @@ def files_in_other_case(pattern: str) -> list[Path]:
 def explain_no_match(pattern: str) -> str:
     """Why no file matches `pattern`, as far as that can be seen."""
     folder = _ESCAPED.sub(r"\1", pattern)
-    if Path(folder).is_dir():
+    if to_path(folder).is_dir():
         return f"is a folder; give a pattern of its files, such as {folder.rstrip('/')}/*.tif"
     others = files_in_other_case(pattern)
     if others:
@@ -108,11 +112,18 @@ def format_pattern(pattern: str, fields: Mapping[str, str]) -> list[Path]:
     unknown = [name for name in re.findall(r"\{(\w*)\}", pattern) if name not in fields]
     if unknown:
         raise _unknown_field(pattern, unknown[0], fields)
-    path = existing_path(Path(re.sub(r"\{(\w+)\}", lambda match: fields[match[1]], pattern)))
+    path = existing_path(to_path(re.sub(r"\{(\w+)\}", lambda match: fields[match[1]], pattern)))
     if path.exists() or not glob.has_magic(str(path)):
         return [path]
     escaped = re.sub(r"\{(\w+)\}", lambda match: glob.escape(fields[match[1]]), pattern)
     return [match.path for match in match_files(escaped)]
+
+
+def _glob(shell: str) -> list[str]:
+    """The files that match a shell pattern, on this machine or on a server."""
+    if scheme_of(shell) is None:
+        return glob.glob(shell, recursive=True)
+    return list_files(shell) if glob.has_magic(shell) else [shell] * to_path(shell).exists()
 
 
 def parse_fields(pattern: str, text: str, fields: Sequence[str]) -> dict[str, str] | None:

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from geotune.data.issues import ErrorCollector, prefix_errors
 from geotune.data.scenes.entry import SceneEntry, parse_split
-from geotune.data.scenes.find import RASTER_SUFFIXES, local_path
+from geotune.data.scenes.find import RASTER_SUFFIXES, readable_path
 from geotune.errors import GeotuneError
+from geotune.utils.remote import to_path
 
 if TYPE_CHECKING:
     from pystac import Asset, Item, StacIO
@@ -97,7 +98,7 @@ def _local_stac_io() -> StacIO:
 
     class LocalStacIO(DefaultStacIO):
         def read_text_from_href(self, href: str) -> str:
-            return Path(local_path(href)).read_text(encoding="utf-8")
+            return to_path(readable_path(href)).read_text(encoding="utf-8")
 
     return LocalStacIO()
 
@@ -164,7 +165,7 @@ def _is_image(key: str, asset: Asset) -> bool:
 
 def _file(asset: Asset, where: str) -> Path:
     with prefix_errors(where):
-        path = Path(local_path(str(asset.get_absolute_href() or asset.href)))
+        path = to_path(readable_path(str(asset.get_absolute_href() or asset.href)))
     if not path.is_file():
         raise GeotuneError(
             f"{where}: file {path} not found; correct the item", code="file-missing", file=path

@@ -17,11 +17,12 @@ from pathlib import Path
 
 from geotune.data.issues import ErrorCollector, prefix_errors
 from geotune.data.scenes.entry import SceneEntry, parse_date, parse_split
-from geotune.data.scenes.find import Names, find_files, local_path
+from geotune.data.scenes.find import Names, find_files, readable_path
 from geotune.data.scenes.stac import read_stac
 from geotune.data.text_io import read_csv
 from geotune.errors import GeotuneError, check_exists
 from geotune.utils.paths import existing_path
+from geotune.utils.remote import scheme_of, to_path
 
 CSV = (".csv",)
 PARQUET = (".parquet", ".geoparquet")
@@ -101,7 +102,9 @@ def _entries(
             label = None
             if row.get("label"):
                 with prefix_errors(where):
-                    label = existing_path(path.parent / local_path(row["label"]))
+                    text = readable_path(row["label"])
+                    remote = scheme_of(text) is not None
+                    label = to_path(text) if remote else existing_path(path.parent / text)
             split = parse_split(row.get("split", ""), where)
             acquired = parse_date(row.get("date", ""), where)
             yield line, row.get("name") or name, SceneEntry(files, label, split, acquired, row)
