@@ -19,7 +19,7 @@ from geotune.view.features import MAX_FEATURES, collection
 from geotune.view.layers import FeatureLayer, RasterLayer
 from geotune.view.open_content import open_content
 from helpers.inference_scenes import write_scene
-from helpers.view_folder import write_folder
+from helpers.view_folder import CLASSES, write_folder
 
 
 def titles(folder: Path, name: str, **options: object) -> list[str]:
@@ -153,6 +153,21 @@ def test_a_mosaic_is_a_scene(tmp_path: Path) -> None:
         (lon,), (lat,) = scene.grid.lonlat(np.array([col]), np.array([50.5]))
         found += [value for _, value in layer.describe(scene.grid, lon, lat)]
     assert found == ["water", "ship", "background", "water", "ship"]
+
+
+def test_shapes_have_the_colours_of_the_class_map(tmp_path: Path) -> None:
+    scene = open_content([write_folder(tmp_path)], tmp_path).scene("harbour")
+    (shapes,) = (layer for layer in scene.layers if isinstance(layer, FeatureLayer))
+    assert shapes.classes == CLASSES  # though the file has no background
+
+
+def test_a_map_of_many_scenes_shows_its_scenes(tmp_path: Path) -> None:
+    """As `geotune map` writes it: the plan, and the maps in a folder beside it."""
+    (tmp_path / "map").mkdir()
+    (tmp_path / "map" / "plan.json").write_text("{}")
+    write_folder(tmp_path).rename(tmp_path / "map" / "scenes")
+    content = open_content([tmp_path / "map"], tmp_path)
+    assert (content.title, content.names) == ("map", ["harbour"])
 
 
 def test_maps_on_another_grid_are_placed_by_their_own(tmp_path: Path) -> None:

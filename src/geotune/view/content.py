@@ -12,7 +12,7 @@ from geotune.data.raster.source import RasterSource
 from geotune.errors import GeotuneError
 from geotune.view.layers import FeatureLayer, RasterLayer, SceneLayers
 from geotune.view.map_grid import MapGrid
-from geotune.view.styles import Row
+from geotune.view.styles import ClassStyle, Row
 
 _ORDER = ("image", "labels", "confidence", "prediction")
 """Roles from bottom to top."""
@@ -154,6 +154,7 @@ class MapContent:
                 title = f"{layer.title} ({folder.title})" if several and not shared else layer.title
                 covered = layer.role == "labels" and predicted
                 layers.append(replace(layer, title=title, visible=layer.visible and not covered))
+        layers = [_in_colors_of_maps(layer, layers) for layer in layers]
         return SceneLayers(
             grid,
             tuple(sorted(layers, key=lambda layer: _ORDER.index(layer.role))),
@@ -161,6 +162,18 @@ class MapContent:
             notes=[*(note for _, part in parts for note in part.notes), *map(str, errors)],
             version=next(self._versions),
         )
+
+
+def _in_colors_of_maps(
+    layer: RasterLayer | FeatureLayer, layers: Sequence[RasterLayer | FeatureLayer]
+) -> RasterLayer | FeatureLayer:
+    """Shapes with the colours of a class map that has all their classes."""
+    if isinstance(layer, FeatureLayer):
+        for other in layers:
+            style = other.style if isinstance(other, RasterLayer) else None
+            if isinstance(style, ClassStyle) and set(layer.classes) <= set(style.classes):
+                return replace(layer, classes=style.classes)
+    return layer
 
 
 def _has_maps(part: Part) -> bool:

@@ -39,7 +39,11 @@ def open_content(
         if RunDir(path).recipe.exists():
             folders.append(run_content(path, predictions))
         else:
-            folders.append(folder_content(path, images))
+            mapped = path / "scenes"  # of geotune map, beside its plan
+            of_map = (path / "plan.json").exists() and mapped.is_dir()
+            content = folder_content(mapped if of_map else path, images)
+            content.title = path.resolve().name
+            folders.append(content)
     titles = [folder.title for folder in folders]
     for path, folder in zip(paths, folders, strict=True):
         if titles.count(folder.title) > 1:
