@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from helpers.errors import raises
 
 Values = Callable[..., dict[str, Any]]
 WINDOW = 32
+SENTINEL_2 = ["B02", "B03", "B04"]
 STATISTICS = BandStatistics(("red", "green", "nir"), (500.0,) * 3, (100.0,) * 3, 9)
 
 
@@ -44,7 +46,8 @@ def adapter(tmp_path: Path, tiny_values: Values, make_backbone: Any) -> Callable
 
     def save(changes: dict[str, Any] | None = None, noise: float = 0.1) -> Path:
         recipe = parse_recipe(tiny_values({"data.window": WINDOW, **(changes or {})}))
-        built = build_training(recipe, STATISTICS)
+        bands = tuple(recipe.backbone.bands or STATISTICS.bands)
+        built = build_training(recipe, replace(STATISTICS, bands=bands))
         generator = torch.Generator().manual_seed(1)
         for tensor in adapter_state(built.model).values():
             if tensor.is_floating_point():
@@ -91,6 +94,16 @@ MAPS = {
         "decoder": {"kind": "fcn", "channels": 8},
         "task": {"kind": "density", "objects": "tree", "std": 0.2},
     },
+    "Galileo, est": {
+        "backbone": {"name": "rslearn/galileo_nano", "pretrained": False, "bands": SENTINEL_2},
+    },
+    "Prithvi, est": {
+        "backbone": {
+            "name": "terratorch/prithvi_eo_v2_tiny_tl",
+            "pretrained": False,
+            "bands": SENTINEL_2,
+        },
+    },
 }
 
 
@@ -108,7 +121,8 @@ def test_onnx_predicts_as_the_run(adapter: Callable[..., Path], changes: dict[st
         [found] = model({"images": images})
         np.testing.assert_allclose(found, expected(folder, images), atol=1e-4)
     description = model.properties["geotune"]
-    assert description["inputs"]["images"]["bands"] == ["red", "green", "nir"]
+    bands = changes.get("backbone", {}).get("bands", ["red", "green", "nir"])
+    assert description["inputs"]["images"]["bands"] == bands
     assert description["classes"] == list(load_adapter(folder).task.classes)
     assert str(Path.cwd()) not in result.path.read_bytes().decode("latin1")
 

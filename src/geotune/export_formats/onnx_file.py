@@ -71,6 +71,7 @@ def write_onnx(
             code="export-unsupported",
         ) from error
     assert converted is not None
+    _store_declared_types(converted.model.graph)
     model = converted.model_proto
     model.producer_name = "geotune"
     model.doc_string = title
@@ -83,6 +84,21 @@ def write_onnx(
     for key, value in properties.items():
         model.metadata_props.add(key=key, value=value)
     path.write_bytes(model.SerializeToString())
+
+
+def _store_declared_types(graph: Any) -> None:
+    """Convert constants to the type of their value.
+
+    onnxscript folds constants with NumPy, which makes float64 of float32 where Python numbers are
+    involved, as in tables of positions; onnxruntime refuses such a file.
+    """
+    import onnx_ir
+
+    for value in graph.initializers.values():
+        constant = value.const_value
+        if value.dtype is not None and constant is not None and constant.dtype != value.dtype:
+            array = constant.numpy().astype(value.dtype.numpy())
+            value.const_value = onnx_ir.tensor(array, dtype=value.dtype, name=value.name)
 
 
 def _name_dimensions(graph: Any, any_size: bool) -> None:
@@ -132,15 +148,26 @@ class OnnxModel:
     """An ONNX file in onnxruntime, on the CPU."""
 
     def __init__(self, path: Path, threads: int = 0) -> None:
-        """`threads`: 0 for the default of the machine."""
+        """Open a file; `threads`: 0 for the default of the machine.
+
+        Raises `GeotuneError` if onnxruntime cannot run it.
+        """
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
-        self.session = onnxruntime.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"]
-        )
+        try:
+            self.session = onnxruntime.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # its exceptions have no common base
+            reason = str(error).replace(str(path), path.name)
+            raise GeotuneError(
+                f"--to onnx: onnxruntime {onnxruntime.__version__} does not run the written model: "
+                f"{reason}; use --to pt2",
+                code="export-unsupported",
+            ) from error
 
     def __call__(self, inputs: Mapping[str, NDArray[np.float32]]) -> list[NDArray[Any]]:
         """The outputs, in order."""
