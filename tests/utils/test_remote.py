@@ -34,6 +34,13 @@ def server(tiny_scenes: Path) -> Iterator[FileServer]:
 
 
 @pytest.fixture
+def run_command(request: pytest.FixtureRequest) -> Callable[..., tuple[int, str, str]]:
+    """The fixture `geotune`, which has the name of the package."""
+    run: Callable[..., tuple[int, str, str]] = request.getfixturevalue("geotune")
+    return run
+
+
+@pytest.fixture
 def allowed() -> Iterator[None]:
     with geotune.remote_reading():
         yield
@@ -88,6 +95,57 @@ def test_a_recipe_alone_reads_nothing_from_a_server(
         with pytest.raises(GeotuneError, match="add --remote"):
             geotune.open_scenes(tiny_values({key: value}))
     assert server.requests == []
+
+
+VRT = """<VRTDataset rasterXSize="64" rasterYSize="64"><VRTRasterBand dataType="Float32" band="1">
+<SimpleSource><SourceFilename>/vsicurl/{url}/scenes/a.tif</SourceFilename><SourceBand>1</SourceBand>
+</SimpleSource></VRTRasterBand></VRTDataset>"""
+WMS = """<GDAL_WMS>
+<Service name="TMS"><ServerUrl>{url}/${{z}}/${{x}}/${{y}}.png</ServerUrl></Service>
+<DataWindow><UpperLeftX>0</UpperLeftX><UpperLeftY>64</UpperLeftY><LowerRightX>64</LowerRightX>
+<LowerRightY>0</LowerRightY><SizeX>64</SizeX><SizeY>64</SizeY><TileLevel>0</TileLevel></DataWindow>
+<BlockSizeX>64</BlockSizeX><BlockSizeY>64</BlockSizeY><BandsCount>1</BandsCount></GDAL_WMS>"""
+
+
+@pytest.mark.parametrize(("name", "text"), [("a.vrt", VRT), ("a.xml", WMS)])
+def test_local_files_that_refer_to_a_server_are_not_followed(
+    server: FileServer,
+    run_command: Callable[..., tuple[int, str, str]][..., tuple[int, str, str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    text: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for variable in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(variable, raising=False)
+    (tmp_path / name).write_text(text.format(url=server.url))
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        yaml.safe_dump(
+            {
+                "backbone": {"name": "timm/test_vit", "pretrained": False, "bands": ["red"]},
+                "method": {"kind": "frozen"},
+                "decoder": {"kind": "linear"},
+                "task": {"kind": "segment", "classes": ["land", "water"]},
+                "data": {
+                    "kind": "scenes",
+                    "scenes": str(tmp_path / name),
+                    "bands": ["red"],
+                    "labels": str(tmp_path / "labels.tif"),
+                    "split": {"kind": "blocks", "side": "16 px", "buffer": "0 px"},
+                    "window": 16,
+                },
+            }
+        )
+    )
+    with rasterio.open(
+        tmp_path / "labels.tif", "w", driver="GTiff", height=64, width=64, count=1, dtype="uint8"
+    ) as file:
+        file.write(np.arange(64 * 64, dtype=np.uint8).reshape(1, 64, 64) % 2)
+    code, out, err = run_command("check", recipe)
+    assert code != 0 and server.requests == [], out + err
+    assert "it names files or services on servers" in out and "add --remote" in out
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ from geotune.cli.test import test
 from geotune.cli.unpack import unpack
 from geotune.cli.view import view
 from geotune.errors import GeotuneError
-from geotune.utils.remote import remote_reading
+from geotune.utils.remote import remote_reading, without_servers
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 
@@ -101,7 +101,7 @@ def _launch(
     """
     logging.basicConfig(level=log_level.upper(), force=True)
     err().quiet = quiet
-    with remote_reading(remote):
+    with remote_reading() if remote else without_servers():
         app(tokens, exit_on_error=False)
 
 

@@ -44,6 +44,45 @@ GDAL_OPTIONS = {
 }
 """For reading from servers; what the user's environment sets is kept."""
 
+OFFLINE_OPTIONS = {
+    "CPL_VSIL_CURL_ALLOWED_EXTENSIONS": ".none",  # of its virtual file systems on servers
+    "GDAL_HTTP_PROXY": "http://127.0.0.1:9",  # a port that nothing listens on: of its web services
+}
+"""With these, GDAL connects to no server, also for local files that refer to one."""
+
+
+@contextmanager
+def without_servers() -> Iterator[None]:
+    """Keep GDAL from servers in this process and those that it starts, unless they are allowed.
+
+    A local file can refer to a server: a VRT with a source at `/vsicurl/`, or the description of a
+    WMS. The command line runs in it; a program that imports geotune may use GDAL as it likes.
+    """
+    options = {} if os.environ.get(ENABLED) else OFFLINE_OPTIONS
+    before = {name: os.environ.get(name) for name in options}
+    os.environ.update(options)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def refers_to_server(path: Path) -> bool:
+    """Whether a local description of a raster names files or services on servers."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(2**20).lstrip()
+    except OSError:
+        return False
+    names = (b"/vsicurl", b"/vsis3", b"/vsigs", b"/vsiaz", b"/vsiadls", b"/vsioss", b"/vsiswift")
+    return start.startswith(b"<") and any(
+        name in start for name in (*names, b"<ServerUrl>", b"<ServiceURL>", b"<ServiceUrl>")
+    )
+
 
 @contextmanager
 def remote_reading(enabled: bool = True) -> Iterator[None]:

@@ -36,7 +36,7 @@ from geotune.data.raster.longitude_axis import Placement, place
 from geotune.data.raster.nodata import FileMask
 from geotune.data.raster.single_band import open_single_band, repeat_columns
 from geotune.errors import GeotuneError
-from geotune.utils.remote import gdal_name, scheme_of
+from geotune.utils.remote import gdal_name, refers_to_server, scheme_of
 
 MAX_OPEN_FILES = 128
 """Open files per thread; operating systems allow at least 256 per process."""
@@ -88,6 +88,13 @@ def raster_errors(path: Path, action: str = "read") -> Iterator[None]:
                 f"{path}: file not found; check the path", code="file-missing", file=path
             ) from error
         reason = str(error.__cause__ or error)
+        if scheme_of(path) is None and refers_to_server(disk_path(path)):
+            raise GeotuneError(
+                f"{path}: cannot be {action}, because it names files or services on servers "
+                f"({reason}); add --remote to read from them, or download what it names",
+                code="file-remote",
+                file=path,
+            ) from error
         raise GeotuneError(
             f"{path}: cannot be {action} as a raster ({reason}); it may be truncated or in another "
             "format: download or write it again",
