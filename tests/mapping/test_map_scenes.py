@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyogrio
 import pytest
 import rasterio
 
@@ -89,6 +90,22 @@ def test_values_are_those_of_predict(
     for path in (tmp_path / "predicted").glob("*.tif"):
         with rasterio.open(path) as one, rasterio.open(tmp_path / "map/scenes" / path.name) as two:
             np.testing.assert_allclose(one.read(), two.read(), rtol=1e-5, equal_nan=True)
+
+
+def test_objects_are_those_of_predict(
+    untrained: Callable[..., Path], scenes: Path, tmp_path: Path
+) -> None:
+    task = {"kind": "detect", "classes": ["ship"], "boxes": "oriented"}
+    run = untrained({"task": task, "decoder": {"kind": "rotated_fcos"}})
+    options: dict[str, Any] = {"batch_size": 1, "score": 0.0}
+    mapped(run, scenes, tmp_path / "map", **options)
+    predict(run, str(scenes / "*.tif"), tmp_path / "predicted", device="cpu", **options)
+    for name in ("a_objects", "b_objects"):
+        one, two = (
+            pyogrio.read_dataframe(folder / f"{name}.gpkg")
+            for folder in (tmp_path / "map" / "scenes", tmp_path / "predicted")
+        )
+        assert len(one) > 20 and one.equals(two)
 
 
 def test_shards_in_any_order_give_the_same_files(run: Path, scenes: Path, tmp_path: Path) -> None:

@@ -11,12 +11,12 @@ from typing import Any
 
 from geotune.api.stac_card import card_of
 from geotune.data.raster.source import RasterSource
+from geotune.hub.manifest import file_hash
 from geotune.inference.further_formats import FurtherFormats
 from geotune.inference.image_table import write_image_rows
 from geotune.mapping.catalog import scene_item
 from geotune.mapping.plan import TABLE, Tile
 from geotune.mapping.scene_records import FOLDER, WRITTEN, card_name
-from geotune.mapping.store import sha256
 from geotune.mapping.tile_files import in_order
 from geotune.mapping.tile_states import failed_tiles, forget, read_faults, read_tile
 from geotune.mapping.tile_worker import TileWorker
@@ -86,7 +86,7 @@ class SceneWriter:
             for path in result.files:
                 sync_to_disk(path)
                 files[f"{FOLDER}/{path.name}"] = {
-                    "sha256": sha256(path.read_bytes()),
+                    "sha256": file_hash(path),
                     "bytes": path.stat().st_size,
                 }
             hashes = {name.rpartition("/")[2]: each["sha256"] for name, each in files.items()}

@@ -56,6 +56,9 @@ def work(connection: socket.socket) -> None:
         except GeotuneError as error:
             file = None if error.file is None else str(error.file)
             answer = {"raised": str(error), "code": error.code, "key": error.key, "file": file}
+        except OSError as error:
+            where = error.filename or "a worker"
+            answer = {"raised": f"{where}: {error.strerror or error}", "code": "file-access"}
         except Exception as error:
             answer = {"raised": f"unexpected {type(error).__name__}: {error}", "code": "internal"}
         connection.sendall(json.dumps(answer).encode() + b"\n")
