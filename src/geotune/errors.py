@@ -141,6 +141,7 @@ ERROR_CODES: dict[str, str] = {
     "image-too-large": "an image is larger than the window of the model",
     "array-shape": "an array has another shape than the model expects",
     "ensemble-mismatch": "a run cannot be averaged with another: it has another task or bands",
+    "runs-mismatch": "runs cannot be mapped together: they read the images differently",
     "export-unsupported": "the format cannot hold the model, or not in the requested form",
     "export-inaccurate": "an exported file predicts something else than the run",
     "map-exists": "the output folder of geotune map holds another map, or other files",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geotune.detectors.base import Detector
-from geotune.methods.core.encoder import Encoder, recompute_blocks
+from geotune.methods.core.encoder import Encoder, encode_together, recompute_blocks
 from geotune.types import Batch, FeatureMaps, Normalization, Sample
 from geotune.utils.activation_checkpointing import recompute_stages
 from geotune.utils.batch_norm import allow_single_values
@@ -133,6 +133,20 @@ class Model(nn.Module):
         shape = (1, -1) + (1,) * (images.ndim - 2)
         x = (images - self.offset.view(shape)) / self.scale.view(shape)
         return torch.where(torch.isnan(x), self.fill.view(shape), x)
+
+
+def encode_models(
+    models: Sequence[Model],
+    images: Tensor | Mapping[str, Tensor],
+    *,
+    time: Tensor | None = None,
+    location: Tensor | None = None,
+) -> tuple[list[FeatureMaps], tuple[int, int]]:
+    """`Model.encode` of models with one frozen backbone and normalisation, which run once."""
+    x = models[0]._normalized(images)
+    encoders = [model.encoder for model in models]
+    maps = encode_together(encoders, x, time=time, location=location)
+    return maps, (x.shape[-2], x.shape[-1])
 
 
 def resize_outputs(outputs: Tensor, padded: tuple[int, int], size: tuple[int, int]) -> Tensor:

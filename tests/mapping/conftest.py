@@ -8,7 +8,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import rasterio
 import yaml
 
 from geotune.config import load_recipe
@@ -56,3 +58,25 @@ def untrained(
         return folder
 
     return save
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two scenes of 150x130 and 200x64 pixels; a corner of the first has no data."""
+    folder = tmp_path_factory.mktemp("scenes")
+    for name, (height, width), x in (("a", (150, 130), 500_000), ("b", (200, 64), 501_000)):
+        rng = np.random.default_rng(height)
+        image = np.kron(
+            rng.normal(size=(3, height // 10 + 1, width // 10 + 1)), np.ones((1, 10, 10))
+        )
+        image = (100 * image + 460)[:, :height, :width].astype(np.float32)
+        image[:, :40, :50] = -1
+        with rasterio.open(
+            folder / f"{name}.tif", "w", driver="GTiff", count=3, height=height, width=width,
+            dtype="float32", nodata=-1, crs="EPSG:32633", tiled=True, blockxsize=64, blockysize=64,
+            compress="deflate",
+            transform=rasterio.transform.from_origin(x, 5_000_000, 10, 10),
+        ) as file:  # fmt: skip
+            file.write(image)
+            file.descriptions = ("red", "green", "nir")
+    return folder

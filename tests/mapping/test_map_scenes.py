@@ -29,28 +29,6 @@ def run(untrained: Callable[..., Path]) -> Path:
     return untrained()
 
 
-@pytest.fixture(scope="module")
-def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two scenes of 150x130 and 200x64 pixels; a corner of the first has no data."""
-    folder = tmp_path_factory.mktemp("scenes")
-    for name, (height, width), x in (("a", (150, 130), 500_000), ("b", (200, 64), 501_000)):
-        rng = np.random.default_rng(height)
-        image = np.kron(
-            rng.normal(size=(3, height // 10 + 1, width // 10 + 1)), np.ones((1, 10, 10))
-        )
-        image = (100 * image + 460)[:, :height, :width].astype(np.float32)
-        image[:, :40, :50] = -1
-        with rasterio.open(
-            folder / f"{name}.tif", "w", driver="GTiff", count=3, height=height, width=width,
-            dtype="float32", nodata=-1, crs="EPSG:32633", tiled=True, blockxsize=64, blockysize=64,
-            compress="deflate",
-            transform=rasterio.transform.from_origin(x, 5_000_000, 10, 10),
-        ) as file:  # fmt: skip
-            file.write(image)
-            file.descriptions = ("red", "green", "nir")
-    return folder
-
-
 def mapped(run: Path, scenes: Path, out: Path, **options: Any) -> Any:
     return map_scenes(run, str(scenes / "*.tif"), out, tile=64, device="cpu", **options)
 
@@ -323,4 +301,4 @@ def test_json_of_the_command(geotune: Any, run: Path, scenes: Path, tmp_path: Pa
     values = json.loads(out)
     assert code == 0 and values["done"] == values["tiles"] == 13 and values["failed"] == []
     code, _, err = geotune("map", run, run, "--scenes", scenes / "a.tif", "--out", tmp_path / "m")
-    assert code == 1 and "expected one" in err
+    assert code == 1 and "both named" in err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from geotune import Est, attach
 from geotune.backbones.base import Backbone
-from geotune.methods.core.encoder import Encoder
+from geotune.methods.core.encoder import Encoder, encode_together
 from helpers.method_cases import METHODS
 
 MakeBackbone = Callable[..., Backbone]
@@ -151,3 +152,36 @@ def test_fixed_projections_reduce_the_cached_size(make_backbone: MakeBackbone) -
     assert cached_numbers(projection_init="pca_fixed", reduction=8, output="sum") == pytest.approx(
         levels * full
     )
+
+
+def test_encoders_of_one_backbone_share_its_pass(
+    build: Callable[..., Encoder], family: str
+) -> None:
+    fitting = [
+        name
+        for name, case in METHODS.items()
+        if case.backbone_frozen and family not in case.unsupported
+    ]
+    encoders = [build(family, name) for name in fitting]
+    with torch.no_grad():
+        alone = [encoder(images()) for encoder in encoders]
+    backbone, passes = encoders[0].backbone, 0
+    run = backbone.run
+
+    def counted(*args: Any, **options: Any) -> Tensor | None:
+        nonlocal passes
+        passes += 1
+        return run(*args, **options)
+
+    backbone.run = counted  # type: ignore[method-assign]
+    for encoder in encoders:
+        encoder.backbone = backbone
+    together = encode_together(encoders, images())
+    assert passes == 1 and len(together) == len(fitting) > 5
+    for name, one, other in zip(fitting, alone, together, strict=True):
+        assert one.image_size == other.image_size
+        for expected, found in zip(one.maps, other.maps, strict=True):
+            assert torch.allclose(expected, found, rtol=0, atol=1e-6), name
+        assert (one.tokens is None) == (other.tokens is None)
+        if one.tokens is not None and other.tokens is not None:
+            assert torch.allclose(one.tokens, other.tokens, rtol=0, atol=1e-6), name

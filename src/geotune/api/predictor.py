@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from geotune.inference.novelty_map import NoveltyTracker
     from geotune.inference.sliding_window import WindowOptions
     from geotune.tasks.base import TableTask
+    from geotune.types import FeatureMaps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +89,8 @@ class Predictor:
         built: the first model.
         kind: `classes`, `values`, `objects` or `table`.
         model: followed by the post-processing of the task, averaged over all members.
+        encode: as `Model.encode` of the first model; may be replaced, see
+            `api.shared_backbones`.
 
     Raises `GeotuneError` if a model cannot be loaded, or an option does not apply to it.
     """
@@ -121,9 +124,12 @@ class Predictor:
         self.kind = self.built.task.output_kind
         others = [load(_checked_member(each, adapter, config)) for each in self.adapters[1:]]
         _check_options(options, self.kind, adapter.folder)
+        self.encode: Callable[..., tuple[FeatureMaps, tuple[int, int]]] = self.built.model.encode
         self._members: Ensemble = Ensemble(
             [
-                _postprocessing(self.built, device, self.novelty),
+                _postprocessing(
+                    self.built, device, lambda *x, **known: self.encode(*x, **known), self.novelty
+                ),
                 *(_postprocessing(each, device) for each in others),
             ],
             ORIENTATIONS[options.tta],
@@ -341,16 +347,21 @@ def _refuse_polygon_options(options: PolygonOptions, run: Path, kind: str) -> No
 
 
 def _postprocessing(
-    built: BuiltModel, device: Any, novelty: NoveltyTracker | None = None
+    built: BuiltModel,
+    device: Any,
+    encode: Callable[..., tuple[FeatureMaps, tuple[int, int]]] | None = None,
+    novelty: NoveltyTracker | None = None,
 ) -> Callable[..., Any]:
-    """The model followed by the post-processing of the task; `novelty` sees the encoder's maps."""
+    """The model followed by the post-processing of the task.
+
+    `encode` replaces that of the model; `novelty` sees the encoder's maps.
+    """
     model = built.model.to(device).eval()
 
     def answer(images: Any, **known: Any) -> Any:
-        if novelty is None:
-            return built.task.postprocess(model(images, **known))
-        maps, size = model.encode(images, **known)
-        novelty.observe(maps, images)
+        maps, size = (encode or model.encode)(images, **known)
+        if novelty is not None:
+            novelty.observe(maps, images)
         return built.task.postprocess(model.decode(maps, size))
 
     return answer

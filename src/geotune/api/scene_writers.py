@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from geotune.factory.build_model import BuiltModel
     from geotune.inference.ensemble import Spread
     from geotune.inference.image_table import RowsFn
+    from geotune.inference.sliding_window import OutputBlock
     from geotune.tasks.base import TableTask, ValueTask
 
 
@@ -56,10 +57,14 @@ class SceneSteps:
             part of a scene, or in all of it, from top to bottom.
         write: `write(predicted, source, out_dir, windows, name=, qgis=)` writes the files of a
             scene.
+        channels: of the model's outputs, for maps.
+        to_block: makes what `predict` yields of an `OutputBlock`, for maps.
     """
 
     predict: Callable[..., Iterator[Any]]
     write: Callable[..., Predicted]
+    channels: int = 0
+    to_block: Callable[[OutputBlock], Any] | None = None
 
 
 def map_steps(
@@ -72,7 +77,7 @@ def map_steps(
     thresholds: Mapping[int, float],
 ) -> SceneSteps:
     """Of maps of classes; `thresholds` by index of the class."""
-    from geotune.inference.class_blocks import ClassLayers, class_blocks
+    from geotune.inference.class_blocks import ClassLayers, class_block, class_blocks
     from geotune.inference.segmentation import write_class_map
 
     layers = ClassLayers(
@@ -88,12 +93,17 @@ def map_steps(
     ) -> Predicted:
         return write_class_map(blocks, source, out_dir, layers, polygons=polygons, **options)
 
-    return SceneSteps(partial(class_blocks, layers=layers), write)
+    return SceneSteps(
+        partial(class_blocks, layers=layers),
+        write,
+        layers.channels,
+        partial(class_block, layers=layers),
+    )
 
 
 def value_steps(built: BuiltModel, *, uncertainty: bool) -> SceneSteps:
     """Of maps of numbers."""
-    from geotune.inference.regression import value_blocks, write_value_map
+    from geotune.inference.regression import value_block, value_blocks, write_value_map
 
     task = cast("ValueTask", built.task)
 
@@ -111,7 +121,8 @@ def value_steps(built: BuiltModel, *, uncertainty: bool) -> SceneSteps:
             **options,
         )
 
-    return SceneSteps(partial(value_blocks, uncertainty=uncertainty), write)
+    predict = partial(value_blocks, uncertainty=uncertainty)
+    return SceneSteps(predict, write, 2 if uncertainty else 1, value_block)
 
 
 def object_steps(built: BuiltModel, scores: dict[str, float]) -> SceneSteps:

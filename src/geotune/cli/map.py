@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -58,7 +59,8 @@ def map_(
         A run folder, a folder with adapter.json and adapter.safetensors, or
         hub:ORG/NAME[@REVISION].
     more_runs
-        Not supported yet; average several runs with --ensemble.
+        Further runs over the same scenes. The images are read once, and runs over the same frozen
+        backbone share one pass of it; each has its map in a folder of its name.
     scenes
         Patterns of GeoTIFFs, or tables of scenes: CSV, GeoParquet or STAC; several modalities as
         for geotune predict. Quote patterns.
@@ -127,19 +129,17 @@ def map_(
     """
     from geotune.utils.progress import DATA_MODULES, loading_libraries
 
-    if more_runs:
-        from geotune.errors import GeotuneError
+    shown: list[str] = []
 
-        raise GeotuneError(
-            f"map: found {1 + len(more_runs)} runs, expected one; map each into a folder of its "
-            "own, or average them with --ensemble",
-            code="option-invalid",
-        )
+    def show(text: str) -> None:
+        shown.append(text)
+        message(text)
+
     with show_progress() as on_progress:
         with loading_libraries(on_progress, DATA_MODULES):
             from geotune.mapping.map_scenes import map_scenes
         result = map_scenes(
-            run,
+            [run, *more_runs],
             scenes,
             out_dir,
             workers=workers,
@@ -172,18 +172,19 @@ def map_(
             quality=quality,
             device=device,
             on_progress=on_progress,
-            on_message=message,
+            on_message=show,
         )
     if as_json:
-        print_json({**vars(result), "failed": [vars(each) for each in result.failed]})
+        print_json(asdict(result))
         return
     done = f"{result.done:,} of {result.tiles:,} tiles of {result.scenes:,} scenes"
     out().print(escape(f"{result.out}: {done} in {result.seconds:.1f} s"))
     for name in result.files:
         out().print(f"  {escape(f'{result.out}/{name}')}")
-    for note in result.notes:
+    for note in (each for each in result.notes if each not in shown):
         message(f"note: {note}")
     for each in result.failed[:10]:
         message(f"failed: {each.tile or each.scene}: {each.error}")
     if result.failed:
-        message(f"{len(result.failed)} scenes or tiles failed; {result.out}/failed.csv lists them")
+        lists = f"{result.out}/{'*/' if result.runs else ''}failed.csv"
+        message(f"{len(result.failed)} scenes or tiles failed; {lists} lists them")

@@ -36,10 +36,21 @@ FORMAT_VERSION = 1
 
 def feature_dependencies(model: Model, train: TrainOptions, device: torch.device) -> dict[str, Any]:
     """Everything that the features of all windows depend on; the content of `manifest.json`."""
-    backbone, reader = model.encoder.backbone, model.encoder.reader
-    method = model.encoder.method
+    reader = model.encoder.reader
     reduction = reader.compression_module()
     half = autocast(device, train.precision).fast_dtype
+    return {
+        **backbone_dependencies(model),
+        "computed_in": str(torch.float32 if train.precision == "32-true" else half),
+        "taps": {str(index): list(reader.required_inputs(index)) for index in reader.out_indices},
+        "reduction": None if reduction is None else fingerprint(reduction),
+        "held": train.cache_precision,
+    }
+
+
+def backbone_dependencies(model: Model) -> dict[str, Any]:
+    """Everything that the taps of a frozen backbone depend on, for any image."""
+    backbone, method = model.encoder.backbone, model.encoder.method
     spec = backbone.spec.model_dump()
     custom_file = backbone.spec.model.rpartition(":")[0]
     return {
@@ -53,15 +64,11 @@ def feature_dependencies(model: Model, train: TrainOptions, device: torch.device
         },
         "extractor": extractor_hash(),
         "frozen_precision": method.frozen_precision if method else "fp32",
-        "computed_in": str(torch.float32 if train.precision == "32-true" else half),
         "normalization": {
             "offset": model.offset.tolist(),
             "scale": model.scale.tolist(),
             "fill": model.fill.tolist(),
         },
-        "taps": {str(index): list(reader.required_inputs(index)) for index in reader.out_indices},
-        "reduction": None if reduction is None else fingerprint(reduction),
-        "held": train.cache_precision,
     }
 
 

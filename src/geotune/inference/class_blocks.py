@@ -14,7 +14,12 @@ from geotune.data.raster.windows import Window
 from geotune.errors import GeotuneError
 from geotune.inference.ensemble import entropy
 from geotune.inference.geotiff import NODATA, PROBABILITY_SCALE
-from geotune.inference.sliding_window import ModelFn, WindowOptions, sliding_window_inference
+from geotune.inference.sliding_window import (
+    ModelFn,
+    OutputBlock,
+    WindowOptions,
+    sliding_window_inference,
+)
 from geotune.metrics.class_threshold import apply_thresholds
 
 Levels = NDArray[np.uint8]
@@ -80,6 +85,11 @@ class ClassLayers:
         """The names of the measures of uncertainty."""
         return ["entropy", "disagreement"] if self.members > 1 else ["entropy"]
 
+    @property
+    def channels(self) -> int:
+        """Number of the model's output channels, see `class_blocks`."""
+        return len(self.classes) + (len(self.measures) - 1 if self.uncertainty else 0)
+
 
 def class_blocks(
     model: ModelFn,
@@ -93,28 +103,32 @@ def class_blocks(
     `model` maps images to class probabilities, see `sliding_window_inference`; with uncertainty of
     several members, and their mean entropy in one channel more.
     """
+    outputs = sliding_window_inference(model, source, options, channels=layers.channels, area=area)
+    return (class_block(block, layers) for block in outputs)
+
+
+def class_block(block: OutputBlock, layers: ClassLayers) -> ClassBlock:
+    """A block of blended outputs as it is stored."""
     count = len(layers.classes)
-    channels = count + (len(layers.measures) - 1 if layers.uncertainty else 0)
-    for block in sliding_window_inference(model, source, options, channels=channels, area=area):
-        shares = block.outputs[:count]
-        chosen = apply_thresholds(shares, layers.thresholds)
-        classes = chosen.to(torch.uint8).cpu().numpy()
-        classes[~block.valid] = NODATA
-        own = shares.gather(0, chosen[None])[0] * PROBABILITY_SCALE
-        levels = None
-        if layers.uncertainty:
-            total = entropy(shares[None])[0]
-            disagreement = (total - block.outputs[count:]).clamp(min=0)
-            levels = _stored(torch.cat([total, disagreement]).clamp(max=1), block.valid)
-        yield ClassBlock(
-            block.row,
-            block.col,
-            classes,
-            own.round().to(torch.uint8).cpu().numpy(),
-            _stored(shares, block.valid) if layers.probabilities else None,
-            levels,
-            block.windows,
-        )
+    shares = block.outputs[:count]
+    chosen = apply_thresholds(shares, layers.thresholds)
+    classes = chosen.to(torch.uint8).cpu().numpy()
+    classes[~block.valid] = NODATA
+    own = shares.gather(0, chosen[None])[0] * PROBABILITY_SCALE
+    levels = None
+    if layers.uncertainty:
+        total = entropy(shares[None])[0]
+        disagreement = (total - block.outputs[count:]).clamp(min=0)
+        levels = _stored(torch.cat([total, disagreement]).clamp(max=1), block.valid)
+    return ClassBlock(
+        block.row,
+        block.col,
+        classes,
+        own.round().to(torch.uint8).cpu().numpy(),
+        _stored(shares, block.valid) if layers.probabilities else None,
+        levels,
+        block.windows,
+    )
 
 
 def _stored(values: torch.Tensor, valid: NDArray[np.bool_]) -> Levels:

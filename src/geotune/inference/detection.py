@@ -148,6 +148,19 @@ def detect_windows(
     With `area` in the windows whose first pixel lies in that part of the scene. Parts that cover
     the scene together detect in each window once.
     """
+    return (window for [window] in detect_together([model], source, options, area))
+
+
+def detect_together(
+    models: Sequence[DetectorFn],
+    source: RasterSource,
+    options: WindowOptions,
+    area: Window | None = None,
+) -> Iterator[list[DetectedWindow]]:
+    """`detect_windows` of several models, which receive the same batches one after the other.
+
+    Yields what each model detects in a window.
+    """
     selected, plan = source.select(options.bands), _plan(source, options)
     part = area or plan.inside
     lefts = window_starts(source.shape[1], options.window, options.overlap)
@@ -157,9 +170,9 @@ def detect_windows(
     for top in tops:
         for start in range(0, len(lefts), options.batch_size):
             columns = lefts[start : start + options.batch_size]
-            results = _detect_batch(model, selected, options, top, columns)
-            for left, detections in results.items():
-                yield DetectedWindow(top, left, detections)
+            results = _detect_batch(models, selected, options, top, columns)
+            for left, found in results.items():
+                yield [DetectedWindow(top, left, each) for each in found]
             done += len(columns)
             if options.on_progress is not None:
                 options.on_progress(done, len(tops) * len(lefts))
@@ -255,13 +268,13 @@ def write_detections(
 
 
 def _detect_batch(
-    model: DetectorFn,
+    models: Sequence[DetectorFn],
     source: RasterSource,
     options: WindowOptions,
     top: int,
     lefts: Sequence[int],
-) -> dict[int, Detections]:
-    """Detections in the windows of one row by first column, without windows that have no data."""
+) -> dict[int, list[Detections]]:
+    """Detections of each model in windows of a row that have data, by their first column."""
     windows = {left: Window(top, left, options.window, options.window) for left in lefts}
     views = {left: source.read(area) for left, area in windows.items()}
     filled = {left: view for left, view in views.items() if has_data(view).any()}
@@ -275,17 +288,18 @@ def _detect_batch(
     )
     if options.on_areas is not None:
         options.on_areas([windows[left] for left in filled])
+    inputs = {name: x.to(options.device) for name, x in inputs.items()}
     with torch.inference_mode():
-        detections = model(**{name: x.to(options.device) for name, x in inputs.items()})
+        found = [model(**inputs) for model in models]
     return {
-        left: found[_centred_on_data(found, view)]
-        for (left, view), found in zip(filled.items(), detections, strict=True)
+        left: [centred_on_data(each[i], view) for each in found]
+        for i, (left, view) in enumerate(filled.items())
     }
 
 
-def _centred_on_data(detections: Detections, view: Image) -> torch.Tensor:
-    """Which detections in an image `(C, h, w)` have their centre on a pixel with data."""
+def centred_on_data(detections: Detections, view: Image) -> Detections:
+    """The detections in an image `(C, h, w)` whose centre is on a pixel with data."""
     valid = torch.from_numpy(has_data(view)).to(detections.boxes.device)
     columns, rows = centres(detections.boxes).long().unbind(dim=-1)
     height, width = valid.shape
-    return valid[rows.clamp(0, height - 1), columns.clamp(0, width - 1)]
+    return detections[valid[rows.clamp(0, height - 1), columns.clamp(0, width - 1)]]

@@ -24,7 +24,12 @@ from geotune.inference.geotiff import (
 )
 from geotune.inference.novelty_map import NoveltyTracker
 from geotune.inference.qgis import MapLayer, value_range, value_style, write_qgis
-from geotune.inference.sliding_window import ModelFn, WindowOptions, sliding_window_inference
+from geotune.inference.sliding_window import (
+    ModelFn,
+    OutputBlock,
+    WindowOptions,
+    sliding_window_inference,
+)
 
 
 @dataclass(frozen=True)
@@ -111,10 +116,15 @@ def value_blocks(
 ) -> Iterator[ValueBlock]:
     """Predict a scene, or a part of it, block by block; `model` as for `regress_scene`."""
     channels = 2 if uncertainty else 1
-    for block in sliding_window_inference(model, source, options, channels=channels, area=area):
-        values = block.outputs.cpu().numpy()
-        values[:, ~block.valid] = np.nan
-        yield ValueBlock(block.row, block.col, values, block.windows)
+    outputs = sliding_window_inference(model, source, options, channels=channels, area=area)
+    return map(value_block, outputs)
+
+
+def value_block(block: OutputBlock) -> ValueBlock:
+    """A block of blended outputs as it is stored."""
+    values = block.outputs.cpu().numpy()
+    values[:, ~block.valid] = np.nan
+    return ValueBlock(block.row, block.col, values, block.windows)
 
 
 def regress_scene(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from geotune.mapping.workers import WorkerOptions
@@ -13,25 +12,27 @@ if TYPE_CHECKING:
 
 
 class Actor:
-    """Holds the model. Raises `GeotuneError` as `TileWorker` does.
+    """Holds the models. Raises `GeotuneError` as `TileWorker` does.
 
     Args:
         options: see `WorkerOptions`, as plain values.
     """
 
     def __init__(self, options: Mapping[str, Any]) -> None:
-        from geotune.mapping.tile_worker import TileWorker
+        from geotune.mapping.tile_group import TileGroup
 
-        self._worker = TileWorker(WorkerOptions(**options))
+        self._group = TileGroup(WorkerOptions.from_values(options))
+        self._writers: dict[int, SceneWriter] = {}
 
     def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Compute the `tile` of a number, or write the files of a `scene`."""
+        """Compute the `tile` of a number for `runs`, or write the files of a `scene` of a `run`."""
         if "tile" in request:
-            return self._worker.run_tile(request["tile"])
-        return self._writer.write(request["scene"])
+            return self._group.run_tile(request["tile"], request["runs"])
+        return self._writer(request["run"]).write(request["scene"])
 
-    @cached_property
-    def _writer(self) -> SceneWriter:
+    def _writer(self, run: int) -> SceneWriter:
         from geotune.mapping.scene_writer import SceneWriter
 
-        return SceneWriter(self._worker)
+        if run not in self._writers:
+            self._writers[run] = SceneWriter(self._group.workers[run])
+        return self._writers[run]

@@ -6,8 +6,8 @@ import csv
 import io
 import json
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,8 @@ class MapResult:
         files: main files in the folder, by name.
         notes: for the user.
         seconds: wall time of this call.
+        runs: the map of each run, by its name; empty for a single run. Of several runs, `tiles`,
+            `done` and `failed` are those of all maps, and `files` start with the name of the run.
     """
 
     out: str
@@ -53,6 +55,22 @@ class MapResult:
     files: tuple[str, ...]
     notes: tuple[str, ...]
     seconds: float = 0.0
+    runs: Mapping[str, MapResult] = field(default_factory=dict)
+
+    @classmethod
+    def of_runs(cls, out: str, runs: Mapping[str, MapResult], notes: Sequence[str]) -> MapResult:
+        """The maps of several runs over the same scenes, by name."""
+        results = runs.values()
+        return cls(
+            out,
+            max(each.scenes for each in results),
+            sum(each.tiles for each in results),
+            sum(each.done for each in results),
+            tuple(failure for each in results for failure in each.failed),
+            tuple(f"{name}/{file}" for name, each in runs.items() for file in each.files),
+            (*notes, *dict.fromkeys(note for each in results for note in each.notes)),
+            runs=runs,
+        )
 
     @classmethod
     def of_tiles(

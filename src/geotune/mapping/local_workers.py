@@ -70,7 +70,7 @@ class LocalWorkers:
         roots = [str(Path(geotune.__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")]
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, roots))}
         for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-            environment[name] = str(self._options.options["threads"])
+            environment[name] = str(self._options.threads)
         if self._control is not None:
             self._control.close()
         self._control, theirs = socket.socketpair()

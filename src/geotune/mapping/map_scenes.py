@@ -5,34 +5,30 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from geotune.api.predicted_scenes import SceneOptions
 from geotune.api.predictor import LoadOptions, PredictOptions
 from geotune.data.scenes.find import Names
 from geotune.errors import GeotuneError
-from geotune.mapping.finish import MapResult, finish, read_written
+from geotune.mapping.finish import MapResult, finish
 from geotune.mapping.local_workers import LocalWorkers
 from geotune.mapping.options import MapOptions, plain_files
-from geotune.mapping.plan import Plan, Tile
 from geotune.mapping.prepare import LOCKS, prepare
-from geotune.mapping.progress import MapProgress
 from geotune.mapping.request import absolute
+from geotune.mapping.runs import check_tiles, map_folders, options_of_runs
 from geotune.mapping.store import Store, open_store
-from geotune.mapping.tile_states import read_states, write_failure
-from geotune.mapping.workers import Job, WorkerOptions, Workers, run_jobs
+from geotune.mapping.work import MapFolder, MapWork
+from geotune.mapping.workers import WorkerOptions, Workers
 from geotune.training.lock import exclusive_lock
-from geotune.utils.progress import OnProgress, ignore_progress
-
-REPAIRS = 3
-"""Times that damaged tiles are computed again before a map is given up."""
+from geotune.utils.progress import ALL_MODULES, OnProgress, ignore_progress, loading_libraries
 
 
 def map_scenes(
-    run: Path | str,
+    run: Path | str | Sequence[Path | str],
     scenes: Path | str | Sequence[Path | str],
     out: Path | str,
     *,
@@ -74,7 +70,10 @@ def map_scenes(
     the options and the scenes alone: not on the order of the tiles, the workers, or restarts.
 
     Args:
-        run: run folder, folder with an adapter, or `hub:ORG/NAME[@REVISION]`.
+        run: run folder, folder with an adapter, or `hub:ORG/NAME[@REVISION]`; or several, which
+            read the images once. Each of several has its map in a folder of its name in `out`;
+            those with the same frozen backbone share one pass of it. An option that does not apply
+            to the kind of prediction of one of them is for the others.
         scenes: patterns of images, or tables: CSV, GeoParquet or STAC.
         out: output folder, empty or of the same map; or the URL of an object store.
         workers: processes on this machine, or actors of a Ray cluster.
@@ -90,7 +89,15 @@ def map_scenes(
     """
     started = time.perf_counter()
     share = _share(shard, combine, workers)
-    store = open_store(str(out))
+    runs = [run] if isinstance(run, Path | str) else list(run)
+    folders = map_folders(runs, str(out))
+    if len(runs) > 1 and ensemble:
+        raise GeotuneError(
+            "--ensemble: not with several runs, as it is unknown whose predictions it is averaged "
+            "with; map the ensemble by itself",
+            code="option-not-applicable",
+            key="--ensemble",
+        )
     files = LoadOptions(
         ensemble=[absolute(each) for each in ensemble],
         weights=weights if weights is None or "://" in str(weights) else absolute(weights),
@@ -125,13 +132,18 @@ def map_scenes(
         zarr=zarr,
     )
     patterns = [*map(str, [scenes] if isinstance(scenes, Path | str) else scenes)]
-    plan = prepare(run, patterns, store, options, files, on_progress)
-    settings = WorkerOptions(
-        out=str(store.local or store.root),
-        run=str(absolute(run)),
-        files=plain_files(files),
-        options=options.as_values(),
-    )
+    named = dict(zip(folders, runs, strict=True))
+    each_options = {name: options for name in named}
+    if len(runs) > 1:
+        with loading_libraries(on_progress, ALL_MODULES):
+            each_options = options_of_runs(options, named)
+    maps = []
+    for name, folder in folders.items():
+        store, own = open_store(folder), each_options[name]
+        plan = prepare(named[name], patterns, store, own, files, on_progress)
+        maps.append(MapFolder(name, absolute(named[name]), store, plan, own))
+    check_tiles({each.name: each.plan for each in maps})
+    settings = WorkerOptions([each.as_values() for each in maps], plain_files(files))
 
     def start() -> tuple[Workers, int]:
         if ray is None:
@@ -141,99 +153,31 @@ def map_scenes(
         cluster = RayWorkers(ray, settings)
         return cluster, min(workers, cluster.most) if workers > 1 else cluster.most
 
-    mapping = _Mapping(store, plan, options, start, on_progress)
-    with _alone(store, "combine" if combine else shard or "all", on_message):
+    notes: list[str] = []
+
+    def note(text: str) -> None:
+        if text not in notes:
+            notes.append(text)
+            on_message(text)
+
+    work = MapWork(maps, start, on_progress, note)
+    with ExitStack() as locks:
+        for each in maps:
+            part = "combine" if combine else shard or "all"
+            locks.enter_context(_alone(each.store, part, on_message))
         if not combine:
-            mapping.compute(share)
+            work.compute(share)
         if shard is None:
-            mapping.write_scenes(recompute=not combine)
-            result = finish(store, plan, options, absolute(run), files)
+            work.write_scenes(recompute=not combine)
+            results = [finish(m.store, m.plan, m.options, m.run, files) for m in maps]
         else:
-            result = MapResult.of_tiles(store, plan)
-        mapping.progress.write_page(running=False)
-    return replace(result, seconds=time.perf_counter() - started)
-
-
-class _Mapping:
-    """The work on a map, as jobs for workers."""
-
-    def __init__(
-        self,
-        store: Store,
-        plan: Plan,
-        options: MapOptions,
-        start: Callable[[], tuple[Workers, int]],
-        on_progress: OnProgress,
-    ) -> None:
-        self._store, self._plan, self._options = store, plan, options
-        self._start = start
-        self._numbers = {tile.tile: number for number, tile in enumerate(plan.tiles)}
-        self.progress = MapProgress(store, plan, on_progress)
-
-    def compute(self, share: tuple[int, int]) -> None:
-        """Compute the tiles of a share that are not done; those that failed are tried again."""
-        done = read_states(self._store, self._plan).done
-        index, count = share
-        missing = [tile for tile in self._plan.tiles[index::count] if tile.tile not in done]
-        self._compute(missing)
-
-    def write_scenes(self, *, recompute: bool) -> None:
-        """Write the files of all scenes; damaged tiles are computed again, unless forbidden.
-
-        Raises `GeotuneError` if tiles are missing and may not be computed.
-        """
-        for _ in range(REPAIRS):
-            self._check_complete()
-            damaged: list[str] = []
-            jobs = [{"scene": name} for name in self._unwritten()]
-
-            def keep(job: Job, result: dict[str, Any], damaged: list[str] = damaged) -> None:
-                if "error" in result:
-                    raise GeotuneError(
-                        f"{self._store.root}: {job['scene']} cannot be written: {result['error']}",
-                        code=result["code"],
-                    )
-                damaged += result.get("damaged", ())
-                self.progress.scene_written()
-
-            self._run(jobs, keep)
-            if not damaged:
-                return
-            if recompute:
-                self._compute([self._plan.tiles[self._numbers[name]] for name in damaged])
-        self._check_complete()
-
-    def _compute(self, tiles: Sequence[Tile]) -> None:
-        def keep(job: Job, result: dict[str, Any]) -> None:
-            tile = self._plan.tiles[job["tile"]]
-            if result.get("code") == "worker-lost":
-                write_failure(self._store, tile, result["error"], result["code"])
-            self.progress.tile_done(tile, failed="error" in result)
-
-        self.progress.start(tiles)
-        self._run([{"tile": self._numbers[tile.tile]} for tile in tiles], keep)
-
-    def _run(self, jobs: Sequence[Job], keep: Callable[[Job, dict[str, Any]], None]) -> None:
-        if jobs:
-            workers, count = self._start()
-            run_jobs(workers, count, jobs, keep, self.progress.tick)
-
-    def _unwritten(self) -> list[str]:
-        written = read_written(self._store, self._plan, self._options)
-        self.progress.scenes_written = len(written)
-        return [name for name in self._plan.by_scene if name not in written]
-
-    def _check_complete(self) -> None:
-        states = read_states(self._store, self._plan)
-        missing = len(self._plan.tiles) - len(states.done) - len(states.failed)
-        if missing:
-            raise GeotuneError(
-                f"{self._store.root}: {missing:,} of {len(self._plan.tiles):,} tiles are not "
-                "computed or are damaged; run the missing shards again, or the command without "
-                "--combine, which computes them",
-                code="map-incomplete",
-                key="--combine",
-            )
+            results = [MapResult.of_tiles(each.store, each.plan) for each in maps]
+        work.progress.write_pages(running=False)
+    seconds = time.perf_counter() - started
+    if len(maps) == 1:
+        return replace(results[0], seconds=seconds)
+    of_runs = dict(zip(folders, results, strict=True))
+    return replace(MapResult.of_runs(str(out), of_runs, notes), seconds=seconds)
 
 
 def _share(shard: str | None, combine: bool, workers: int) -> tuple[int, int]:

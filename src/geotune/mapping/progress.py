@@ -21,14 +21,16 @@ class MapProgress:
     """Counts tiles and scenes.
 
     Args:
-        store: the output folder.
-        plan: of the map.
+        folders: the output folder and the plan of each run.
         on_progress: receives the phases `tiles` and `scenes`.
+
+    Attributes:
+        scenes_written: number of scenes of each run whose files are written.
     """
 
-    def __init__(self, store: Store, plan: Plan, on_progress: OnProgress) -> None:
-        self._store, self._plan, self._on_progress = store, plan, on_progress
-        self.scenes_written = 0
+    def __init__(self, folders: Sequence[tuple[Store, Plan]], on_progress: OnProgress) -> None:
+        self._folders, self._on_progress = folders, on_progress
+        self.scenes_written = [0] * len(folders)
         self._started = self._next_page = time.monotonic()
         self._tiles = self._windows = self._done = self._done_windows = 0
 
@@ -40,16 +42,17 @@ class MapProgress:
         if tiles:
             self._on_progress("tiles", 0, len(tiles))
 
-    def tile_done(self, tile: Tile, *, failed: bool) -> None:
+    def tile_done(self, tile: Tile) -> None:
         """A tile is computed, or cannot be."""
         self._done += 1
         self._done_windows += _cost(tile)
         self._on_progress("tiles", self._done, self._tiles, self.seconds_left)
 
-    def scene_written(self) -> None:
-        """The files of a scene are written."""
-        self.scenes_written += 1
-        self._on_progress("scenes", self.scenes_written, len(self._plan.by_scene))
+    def scene_written(self, run: int) -> None:
+        """The files of a scene are written for the run of an index."""
+        self.scenes_written[run] += 1
+        total = sum(len(plan.by_scene) for _, plan in self._folders)
+        self._on_progress("scenes", sum(self.scenes_written), total)
 
     @property
     def seconds_left(self) -> float | None:
@@ -60,29 +63,30 @@ class MapProgress:
         return seconds * (self._windows - self._done_windows) / self._done_windows
 
     def tick(self) -> None:
-        """Write the page, if it is old."""
+        """Write the pages, if they are old."""
         if time.monotonic() >= self._next_page:
-            self.write_page(running=True)
+            self.write_pages(running=True)
 
-    def write_page(self, *, running: bool) -> None:
-        """Write the page; a full disk is left to the tiles to report."""
+    def write_pages(self, *, running: bool) -> None:
+        """Write the page of each run; a full disk is left to the tiles to report."""
         from geotune.mapping.page import PAGE, render_page
 
         started = time.monotonic()
-        states = read_states(self._store, self._plan)
-        faults = [(each["scene"], each["error"]) for each in self._plan.failed]
-        faults += [(f.scene, f.error) for f in read_failures(self._store, self._plan, states)]
-        page = render_page(
-            self._store.root,
-            self._plan,
-            states,
-            written=self.scenes_written,
-            faults=faults,
-            seconds_left=self.seconds_left,
-            running=running,
-        )
-        with suppress(OutputError):
-            self._store.write(PAGE, page)
+        for (store, plan), written in zip(self._folders, self.scenes_written, strict=True):
+            states = read_states(store, plan)
+            faults = [(each["scene"], each["error"]) for each in plan.failed]
+            faults += [(f.scene, f.error) for f in read_failures(store, plan, states)]
+            page = render_page(
+                store.root,
+                plan,
+                states,
+                written=written,
+                faults=faults,
+                seconds_left=self.seconds_left,
+                running=running,
+            )
+            with suppress(OutputError):
+                store.write(PAGE, page)
         now = time.monotonic()
         self._next_page = now + max(SECONDS_BETWEEN_PAGES, (now - started) / PAGE_SHARE)
 

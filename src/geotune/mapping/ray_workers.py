@@ -29,8 +29,8 @@ class RayWorkers:
         self._options = options
         self._workers: list[RayWorker] = []
         resources = self._ray.cluster_resources()
-        threads = options.options["threads"]
-        gpus = resources.get("GPU", 0) if options.options["device"] in ("auto", "gpu") else 0
+        threads = options.threads
+        gpus = resources.get("GPU", 0) if options.device in ("auto", "gpu") else 0
         self.most = max(1, int(gpus or resources.get("CPU", 1) // threads))
         """Workers that the cluster has room for."""
         use = {"num_cpus": threads, "num_gpus": min(1, gpus)}

@@ -1,9 +1,8 @@
-"""Compute tiles, and write the files of scenes, with a model that is loaded once."""
+"""One run of a map: its plan, its model, which is loaded once, and its scenes."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,8 @@ from geotune.mapping.request import adapter_hashes
 from geotune.mapping.scene_files import changed_input, from_values
 from geotune.mapping.store import Store, open_store
 from geotune.mapping.tile_files import TileFormat
-from geotune.mapping.tile_states import write_failure, write_tile
-from geotune.mapping.workers import WorkerOptions
+from geotune.mapping.tile_states import write_tile
+from geotune.mapping.workers import MappedRun
 
 INPUT_ERRORS = frozenset(
     {"file-unreadable", "file-missing", "file-access", "raster-dtype", "pixels-invalid",
@@ -48,30 +47,31 @@ def load_predictor(
 
 
 class TileWorker:
-    """Computes the tiles of a plan.
+    """Predicts and writes the tiles of a run.
 
     Raises `GeotuneError` if there is no plan, and for another run than that of the plan.
+
+    Args:
+        run: see `MappedRun`.
+        files: where the model is.
+        number: of the worker.
     """
 
-    def __init__(self, options: WorkerOptions) -> None:
-        self.options = MapOptions.from_values(options.options)
-        torch.set_num_threads(self.options.threads)
-        torch.backends.cudnn.benchmark = False
-        torch.backends.cudnn.deterministic = True
-        self.store: Store = open_store(options.out)
+    def __init__(self, run: MappedRun, files: LoadOptions, number: int) -> None:
+        self.options = MapOptions.from_values(run.options)
+        self.store: Store = open_store(run.out)
         plan = read_plan(self.store)
         if plan is None:
             raise GeotuneError(
-                f"{options.out}: has no plan; run the command again",
+                f"{run.out}: has no plan; run the command again",
                 code="map-incomplete",
                 key="--out",
             )
         self.plan: Plan = plan
-        files = LoadOptions(**options.files)
-        self.predictor = load_predictor(options.run, self.options, files, options.number)
+        self.predictor = load_predictor(run.run, self.options, files, number)
         if adapter_hashes(self.predictor.adapters) != plan.request["adapters"]:
             raise GeotuneError(
-                f"{options.run}: changed since {options.out} was planned; choose another --out",
+                f"{run.run}: changed since {run.out} was planned; choose another --out",
                 code="map-exists",
                 key="--out",
             )
@@ -84,47 +84,34 @@ class TileWorker:
         """How the tiles are stored."""
         return tile_format(self.predictor)
 
-    def run_tile(self, index: int) -> dict[str, Any]:
-        """Compute a tile of the plan and write it; a fault of its scene is written instead.
-
-        Returns the tile's name, its windows and seconds, and the `error`, if it has one.
-        """
-        started = time.perf_counter()
-        tile = self.plan.tiles[index]
-        result: dict[str, Any] = {"tile": tile.tile}
-        try:
-            facts = self._compute(tile)
-        except GeotuneError as error:
-            if error.code not in INPUT_ERRORS:
-                raise
-            write_failure(self.store, tile, str(error), error.code)
-            result |= {"error": str(error), "code": error.code}
-        except torch.OutOfMemoryError as error:
-            raise GeotuneError(
-                f"memory ran out on {self.predictor.device} ({str(error).partition('.')[0]}); "
-                "choose a smaller --batch-size, which needs another --out, or fewer --workers",
-                code="out-of-memory",
-            ) from error
-        else:
-            result |= facts
-        return result | {"seconds": time.perf_counter() - started}
-
-    def _compute(self, tile: Tile) -> dict[str, Any]:
+    def predict(self, tile: Tile, faults: dict[str, str]) -> Iterable[Any]:
+        """What the model predicts in a tile; images of a table that cannot be read are `faults`."""
         predictor = self.predictor
-        facts: dict[str, Any] = {"device": predictor.device.type}
         if predictor.kind == "table":
-            source, faults = None, facts.setdefault("faults", {})
-            predicted: Iterator[Any] = iter(self._rows(tile, faults))
+            return self.rows(tile, faults, predictor.model, predictor.rows)
+        steps, source = predictor.steps, self.source(tile.scene)
+        return steps.predict(predictor.model, source, predictor.windows(), area=tile.core)
+
+    def write(self, tile: Tile, predicted: Iterable[Any], faults: dict[str, str]) -> None:
+        """Write a tile out of what was predicted."""
+        facts: dict[str, Any] = {"device": self.predictor.device.type}
+        source = None
+        if self.predictor.kind == "table":
+            facts["faults"] = faults
         else:
             source = self.source(tile.scene)
-            steps = predictor.steps
-            predicted = steps.predict(predictor.model, source, predictor.windows(), area=tile.core)
         content, facts["windows"] = self.format.pack(predicted, tile, source)
         write_tile(self.store, self.plan, tile, self.format.suffix, content, facts)
-        return facts
 
-    def _rows(self, tile: Tile, faults: dict[str, str]) -> list[Any]:
-        """The rows of some images; images that cannot be read are added to `faults`."""
+    def rows(self, tile: Tile, faults: dict[str, str], model: Any, rows: Any) -> list[Any]:
+        """The rows of some images; images that cannot be read are added to `faults`.
+
+        Args:
+            tile: of a table.
+            faults: see above.
+            model: maps images to outputs `(B, K)`.
+            rows: converts outputs to columns.
+        """
         predictor, names = self.predictor, list(self.plan.scenes)
         sources = {}
         for name in names[tile.row : tile.row + tile.height]:
@@ -134,11 +121,7 @@ class TileWorker:
                 faults[name] = str(error)
         while sources:
             try:
-                return list(
-                    image_rows(
-                        predictor.model, sources, rows=predictor.rows, **predictor.image_options
-                    )
-                )
+                return list(image_rows(model, sources, rows=rows, **predictor.image_options))
             except GeotuneError as error:
                 broken = [
                     name

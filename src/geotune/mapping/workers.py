@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from geotune.errors import GeotuneError
 
 Job = Mapping[str, Any]
-"""`{"tile": number}` or `{"scene": name}`."""
+"""`{"tile": number, "runs": [index, ...]}` or `{"scene": name, "run": index}`."""
 
 MAX_LOSSES = 3
 """Workers that a job may cost before it is given up: it may need more memory than there is."""
@@ -22,22 +22,52 @@ MAX_STARTS = 5
 
 
 @dataclass(frozen=True)
+class MappedRun:
+    """A run and where its map is, as plain values.
+
+    Attributes:
+        name: of the run, for messages.
+        out: the output folder.
+        run: the run or adapter.
+        options: see `MapOptions`.
+    """
+
+    name: str
+    out: str
+    run: str
+    options: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class WorkerOptions:
     """What a worker is started with, as plain values.
 
     Attributes:
-        out: the output folder.
-        run: the run or adapter.
+        runs: what is mapped; they differ in their `PredictOptions` at most.
         files: where the models are, see `LoadOptions`.
-        options: see `MapOptions`.
         number: of the worker.
     """
 
-    out: str
-    run: str
+    runs: Sequence[MappedRun]
     files: Mapping[str, Any]
-    options: Mapping[str, Any]
     number: int = 0
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any]) -> WorkerOptions:
+        """The options of `dataclasses.asdict`."""
+        return cls(**{**values, "runs": [MappedRun(**each) for each in values["runs"]]})
+
+    @property
+    def threads(self) -> int:
+        """CPU threads of the worker."""
+        threads: int = self.runs[0].options["threads"]
+        return threads
+
+    @property
+    def device(self) -> str:
+        """See `MapOptions`."""
+        device: str = self.runs[0].options["device"]
+        return device
 
 
 class WorkerLostError(Exception):

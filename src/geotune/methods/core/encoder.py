@@ -6,8 +6,9 @@ images --> backbone --> taps --> reader --> maps
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -95,6 +96,10 @@ class Encoder(nn.Module):
         else:
             for index in self.reader.out_indices:
                 consume(index, *self._cached_inputs(features, index, padded.new_empty(0)))
+        return self._finish(state, padded, tokens)
+
+    def _finish(self, state: Any, padded: Tensor, tokens: Tensor | None) -> FeatureMaps:
+        """The maps of the reader and the stem."""
         maps = self.reader.finish(state)
         if self.stem is not None:
             maps = (*self.stem(padded.flatten(1, -3)), *maps)
@@ -236,6 +241,43 @@ class Encoder(nn.Module):
         self._merge = None
         self.merged = True
         self.backbone.fingerprint = fingerprint(self.backbone.model)
+
+
+def encode_together(
+    encoders: Sequence[Encoder],
+    images: Tensor,
+    *,
+    time: Tensor | None = None,
+    location: Tensor | None = None,
+) -> list[FeatureMaps]:
+    """The maps of encoders with one frozen backbone, which runs once, without gradients.
+
+    Each tap goes to all readers as soon as it is computed, so that none is kept that no reader
+    keeps. The maps are those of each encoder's `forward`, whose arguments are the same.
+    """
+    backbone = encoders[0].backbone
+    padded = backbone.prepare(images)
+    readers = [each.reader for each in encoders]
+    states = [reader.start(padded) for reader in readers]
+
+    def on_tap(index: int, feature: Tensor) -> Tensor:
+        activations = captured.pop(index)(feature) if index in captured else None
+        for i, reader in enumerate(readers):
+            if index in reader.out_indices:
+                inside = activations if index in reader.internals_at else None
+                states[i] = reader(states[i], index, reader.compress(index, feature), inside)
+        return feature.new_empty(0)
+
+    taps = sorted({index for reader in readers for index in reader.out_indices})
+    inside = sorted({index for reader in readers for index in reader.internals_at})
+    with torch.no_grad(), capture_block_activations(backbone, inside) as captured:
+        maps: FeatureMaps = backbone(
+            padded, time=time, location=location, taps=taps, on_tap=on_tap, padded=True
+        )
+        return [
+            encoder._finish(state, padded, maps.tokens)
+            for encoder, state in zip(encoders, states, strict=True)
+        ]
 
 
 def recompute_blocks(encoder: Encoder) -> bool:
