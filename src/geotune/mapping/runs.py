@@ -81,7 +81,8 @@ def options_of_runs(options: MapOptions, runs: Mapping[str, Run]) -> dict[str, M
     unused = [
         name
         for name, applies in OPTIONS_OF.items()
-        if getattr(given, name) != getattr(usual, name) and not applies & set(kinds.values())
+        if getattr(given, name) not in (getattr(usual, name), False)
+        and not applies & set(kinds.values())
     ]
     if unused:
         raise GeotuneError(

@@ -165,5 +165,5 @@ def _sharing(
                 f"{listed} runs by itself, as no other has its {backbone} and normalisation"
             )
         else:
-            parts.append(f"{listed} runs by itself, as its training changed {backbone}")
+            parts.append(f"{listed} runs by itself, as its method changes {backbone}")
     return "; ".join(parts)
