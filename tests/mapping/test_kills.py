@@ -19,6 +19,6 @@ def test_a_map_with_kills_is_that_of_an_unbroken_run(
     pytest.importorskip("pyarrow")
     monkeypatch.syspath_prepend(BENCHMARKS)
     script = importlib.import_module("map_kills")
-    result = script.check_kills(tmp_path, tiles=24, workers=2, kills=3)
+    result = script.check_kills(tmp_path, tiles=16, workers=2, kills=2)
     assert script.is_intact(result), result
-    assert sum(result["kills"].values()) == 3 and result["files"] > 2 * 24
+    assert sum(result["kills"].values()) == 2 and result["files"] > 2 * 16
