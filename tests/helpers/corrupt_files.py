@@ -747,3 +747,12 @@ def damages() -> Iterator[Damage]:
 def _remove_files(path: Path) -> None:
     for file in path.iterdir():
         file.unlink()
+
+
+def break_block(path: Path, row: int) -> None:
+    """Overwrite compressed pixels; the header stays intact."""
+    with rasterio.open(path) as file:
+        start = int(file.get_tag_item(f"BLOCK_OFFSET_0_{row}", "TIFF", bidx=1))
+    with path.open("r+b") as raw:
+        raw.seek(start)
+        raw.write(bytes(40))

@@ -18,6 +18,7 @@ from geotune.api.prediction import predict
 from geotune.errors import GeotuneError, OutputError
 from geotune.mapping.map_scenes import map_scenes
 from geotune.mapping.store import LocalStore
+from helpers.corrupt_files import break_block
 from helpers.errors import raises
 from helpers.stac import check_item
 
@@ -31,15 +32,6 @@ def run(untrained: Callable[..., Path]) -> Path:
 
 def mapped(run: Path, scenes: Path, out: Path, **options: Any) -> Any:
     return map_scenes(run, str(scenes / "*.tif"), out, tile=64, device="cpu", **options)
-
-
-def break_block(path: Path, row: int) -> None:
-    """Overwrite compressed pixels; the header stays intact."""
-    with rasterio.open(path) as file:
-        start = int(file.get_tag_item(f"BLOCK_OFFSET_0_{row}", "TIFF", bidx=1))
-    with path.open("r+b") as raw:
-        raw.seek(start)
-        raw.write(bytes(40))
 
 
 def content(folder: Path) -> dict[str, bytes]:

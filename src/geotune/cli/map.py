@@ -29,6 +29,7 @@ def map_(
     tta: Literal["none", "flips", "d4"] = "none",
     probabilities: Annotated[bool, Parameter(negative="")] = False,
     uncertainty: Annotated[bool, Parameter(negative="")] = False,
+    novelty: Annotated[bool, Parameter(negative="")] = False,
     polygons: bool = True,
     min_area: str | None = None,
     simplify: str | None = None,
@@ -94,6 +95,10 @@ def map_(
         Also write a GeoTIFF of class probabilities.
     uncertainty
         Also write a GeoTIFF (or columns) of the uncertainty.
+    novelty
+        Also write a GeoTIFF (or columns) of how far the features of each window are from those of
+        the training, as the share of validation windows that are nearer. Runs of older versions
+        need geotune finish RUN first.
     polygons
         Also write the polygons of a class map, joined across tiles.
     min_area
@@ -155,6 +160,7 @@ def map_(
             tta=tta,
             probabilities=probabilities,
             uncertainty=uncertainty,
+            novelty=novelty,
             polygons=polygons,
             min_area=min_area,
             simplify=simplify,

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from geotune.data.raster.source import RasterSource, has_data
 from geotune.data.raster.windows import Window, blocks
+from geotune.errors import GeotuneError
 from geotune.inference.blend import window_weights
 from geotune.inference.geotiff import NODATA, PROBABILITY_SCALE, GeoTiffWriter, bounded_gdal_cache
 from geotune.inference.novelty import NoveltyReference, window_features
@@ -24,6 +25,11 @@ BANDS = ("percentile", "distance")
 MAX_DISTANCE = 4.0
 """Largest value of the band `distance`, in distances of the farthest validation window."""
 _BLOCK = 512
+_PART = 64
+"""Side of the parts in which a damaged scene is read, in pixels."""
+
+Distances = Sequence[tuple[int, int, float]]
+"""First row, first column and distance of windows."""
 
 
 class NoveltyTracker:
@@ -44,6 +50,7 @@ class NoveltyTracker:
         self._open = False
         self._expected: Sequence[Window] = ()
         self._distances: dict[tuple[int, int], dict[Window, float]] = {}
+        self._lost: Sequence[Window] = ()
 
     def wrap(self, model: Callable[..., Any]) -> Callable[..., Any]:
         """A model that lets `observe` see the first forward pass of each call."""
@@ -67,12 +74,30 @@ class NoveltyTracker:
         self.last = self.reference.distances(features).cpu()
         if self._expected:
             for window, distance in zip(self._expected, self.last.tolist(), strict=True):
-                for key in _tiles(window):
-                    self._distances.setdefault(key, {})[window] = distance
+                self._keep(window, distance)
 
-    def start(self) -> None:
-        """Forget the windows of the scene before."""
-        self._distances, self._expected = {}, ()
+    def start(self, lost: Sequence[Window] = ()) -> None:
+        """Forget the windows of the scene before.
+
+        `lost` are parts of the scene that could not be predicted. The map has no data there, nor
+        where such a scene cannot be read.
+        """
+        self._distances, self._expected, self._lost = {}, (), lost
+
+    @property
+    def distances(self) -> Distances:
+        """Those of the scene's windows since `start`, from top to bottom."""
+        found = {w: d for windows in self._distances.values() for w, d in windows.items()}
+        return [(window.row, window.col, found[window]) for window in sorted(found)]
+
+    def restore(self, distances: Distances, side: int) -> None:
+        """Add windows of a side in pixels whose distances were computed before."""
+        for row, col, distance in distances:
+            self._keep(Window(row, col, side, side), distance)
+
+    def _keep(self, window: Window, distance: float) -> None:
+        for key in _tiles(window):
+            self._distances.setdefault(key, {})[window] = distance
 
     def columns(self) -> list[dict[str, str | float]]:
         """Columns of a table of images, for the last batch."""
@@ -92,7 +117,7 @@ class NoveltyTracker:
             for key in _tiles(area)
             for window, distance in self._distances.get(key, {}).items()
         }
-        for window, distance in touching.items():
+        for window, distance in sorted(touching.items()):  # sums in one order round alike
             inner = _intersection(window, area)
             if inner is None:
                 continue
@@ -124,7 +149,7 @@ class NoveltyTracker:
             )
             for area in blocks(source.shape, _BLOCK):
                 distances = self.blended(area)
-                valid = has_data(source.read(area)) & ~np.isnan(distances)
+                valid = self._with_data(source, area) & ~np.isnan(distances)
                 shares = self.reference.percentile(np.nan_to_num(distances))
                 relative = np.nan_to_num(distances) / self.reference.farthest / MAX_DISTANCE
                 levels = np.stack([shares, relative.clip(0, 1)]) * PROBABILITY_SCALE
@@ -132,6 +157,22 @@ class NoveltyTracker:
                 file.write(area.row, area.col, stored)
             file.finish("AVERAGE")
         return path
+
+    def _with_data(self, source: RasterSource, area: Window) -> NDArray[np.bool_]:
+        """Which pixels `(h, w)` of an area have data."""
+        if not self._lost:
+            return has_data(source.read(area))
+        valid = np.zeros((area.height, area.width), np.bool_)
+        for inside in blocks(valid.shape, _PART):
+            part = inside._replace(row=area.row + inside.row, col=area.col + inside.col)
+            if any(_intersection(part, each) for each in self._lost):
+                continue
+            try:
+                valid[part.slices_in(area)] = has_data(source.read(part))
+            except GeotuneError as error:
+                if error.code != "file-unreadable":
+                    raise
+        return valid
 
     def layer(self, path: Path) -> MapLayer:
         """The layer of a QGIS project."""

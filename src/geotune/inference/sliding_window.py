@@ -31,6 +31,9 @@ outputs are `(B, K, h, w)`, one for each cell."""
 OnWindows = Callable[[Sequence[Window], Tensor, Tensor], None]
 """Receives windows in pixels of the scene, their images `(B, C, H, W)` and their outputs."""
 
+OnAreas = Callable[[Sequence[Window]], None]
+"""Receives windows in pixels of the scene."""
+
 ProgressFn = Callable[[int, int], None]
 """Receives finished and total windows."""
 
@@ -60,7 +63,7 @@ class WindowOptions:
     device: torch.device | str = "cpu"
     metadata: Sequence[str] = ()
     on_progress: ProgressFn | None = None
-    on_areas: Callable[[Sequence[Window]], None] | None = None
+    on_areas: OnAreas | None = None
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:

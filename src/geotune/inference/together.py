@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from geotune.data.raster.windows import Window
 from geotune.inference.detection import DetectedWindow, DetectorFn, centred_on_data
 from geotune.inference.sliding_window import (
     ModelFn,
+    OnAreas,
     OutputBlock,
     WindowOptions,
     sliding_window_inference,
@@ -66,7 +68,7 @@ class ModelsTogether:
         for block in sliding_window_inference(
             self._predict,
             source,
-            replace(options, on_areas=self._expect),
+            replace(options, on_areas=partial(self._expect, options.on_areas)),
             channels=sum(counts),
             columns=WIDEST,
             area=self._area,
@@ -78,8 +80,10 @@ class ModelsTogether:
         """See the class."""
         return [[found[key] for key in sorted(found)] for found in self._found]
 
-    def _expect(self, windows: Sequence[Window]) -> None:
+    def _expect(self, on_areas: OnAreas | None, windows: Sequence[Window]) -> None:
         self._windows = windows
+        if on_areas is not None:
+            on_areas(windows)
 
     def _predict(self, images: Tensor, **known: Any) -> Tensor:
         outputs = [each.model(images, **known).float() for each in self._maps]

@@ -10,8 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from geotune.api.novelty import load_novelty
 from geotune.api.predicted_scenes import SceneOptions
-from geotune.api.predictor import LoadOptions, PredictOptions
+from geotune.api.predictor import LoadOptions, PredictOptions, predicting_adapter
 from geotune.data.scenes.find import Names
 from geotune.errors import GeotuneError
 from geotune.mapping.finish import MapResult, finish
@@ -45,6 +46,7 @@ def map_scenes(
     tta: Literal["none", "flips", "d4"] = "none",
     probabilities: bool = False,
     uncertainty: bool = False,
+    novelty: bool = False,
     polygons: bool = True,
     min_area: str | None = None,
     simplify: str | None = None,
@@ -112,6 +114,7 @@ def map_scenes(
             tta=tta,
             probabilities=probabilities,
             uncertainty=uncertainty,
+            novelty=novelty,
             polygons=polygons,
             min_area=min_area,
             simplify=simplify,
@@ -134,9 +137,13 @@ def map_scenes(
     patterns = [*map(str, [scenes] if isinstance(scenes, Path | str) else scenes)]
     named = dict(zip(folders, runs, strict=True))
     each_options = {name: options for name in named}
-    if len(runs) > 1:
+    if len(runs) > 1 or novelty:
         with loading_libraries(on_progress, ALL_MODULES):
-            each_options = options_of_runs(options, named)
+            if len(runs) > 1:
+                each_options = options_of_runs(options, named)
+            if novelty:  # of all runs, before the folder of the first is planned
+                for one in runs:
+                    load_novelty(*predicting_adapter(one))
     maps = []
     for name, folder in folders.items():
         store, own = open_store(folder), each_options[name]

@@ -118,12 +118,16 @@ class SceneWriter:
         self, scene: str, tiles: list[Tile], source: RasterSource, folder: Path
     ) -> Any:
         predictor = self._predictor
+        windows = predictor.windows()
+        if predictor.novelty is not None:
+            predictor.novelty.start([each.core for each in tiles if each.tile in self._failed])
         result: Any = predictor.steps.write(
             self._unpacked(tiles),
             source,
             folder,
-            predictor.windows(),
+            windows,
             name=scene,
+            novelty=predictor.novelty,
             # styles read the image, of which parts may be unreadable
             qgis=self._options.qgis and self._store.local is not None and not self._failed,
         )
@@ -139,7 +143,13 @@ class SceneWriter:
             from geotune.mapping.zarr_maps import write_zarr
 
             write_zarr(
-                self._store, scene, source, self._unpacked(tiles), self._options.tile, predictor
+                self._store,
+                scene,
+                source,
+                self._unpacked(tiles),
+                self._options.tile,
+                predictor,
+                result.novelty_path and folder / result.novelty_path.name,
             )
         return result
 
@@ -160,6 +170,8 @@ class SceneWriter:
         if found is None:
             raise DamagedTileError(tile.tile)
         content, facts = found
+        if self._predictor.novelty is not None:
+            self._predictor.novelty.restore(form.distances(content), self._predictor.window)
         return form.unpack(content, tile, facts["windows"])
 
     def _faults(self, tiles: list[Tile]) -> dict[str, str]:

@@ -23,8 +23,12 @@ from geotune.data.raster.source import RasterSource
 from geotune.inference.class_blocks import ClassBlock
 from geotune.inference.detection import DetectedWindow
 from geotune.inference.geotiff import NODATA, ignore_missing_georeference
+from geotune.inference.novelty_map import Distances, NoveltyTracker
 from geotune.inference.regression import ValueBlock
 from geotune.mapping.plan import Tile
+
+NOVELTY = "novelty"
+"""The tag of a GeoTIFF, and the key of a Parquet file, with the distances of windows as JSON."""
 
 
 @dataclass(frozen=True)
@@ -33,16 +37,18 @@ class TileFormat:
 
     Attributes:
         suffix: of the files.
-        pack: `pack(predicted, tile, source)` returns the bytes of a tile and the number of windows
-            with data.
+        pack: `pack(predicted, tile, source, novelty)` returns the bytes of a tile and the number of
+            windows with data; with a tracker in `novelty` also the distances of its windows.
         unpack: `unpack(content, tile, windows)` yields what was packed.
         empty: `empty(tile)` yields the same for a tile that cannot be computed.
+        distances: `distances(content)` returns those of the tile's windows, if it has them.
     """
 
     suffix: str
     pack: Callable[..., tuple[bytes, int]]
     unpack: Callable[..., Iterator[Any]]
     empty: Callable[[Tile], Iterator[Any]]
+    distances: Callable[[bytes], Distances]
 
 
 def class_format(classes: int, *, probabilities: bool, measures: int) -> TileFormat:
@@ -53,7 +59,10 @@ def class_format(classes: int, *, probabilities: bool, measures: int) -> TileFor
     ends = np.cumsum([1, 1, classes if probabilities else 0, measures])
 
     def pack(
-        predicted: Iterable[ClassBlock], tile: Tile, source: RasterSource
+        predicted: Iterable[ClassBlock],
+        tile: Tile,
+        source: RasterSource,
+        novelty: NoveltyTracker | None,
     ) -> tuple[bytes, int]:
         values = np.full((int(ends[-1]), tile.height, tile.width), NODATA, np.uint8)
         windows = 0
@@ -62,7 +71,7 @@ def class_format(classes: int, *, probabilities: bool, measures: int) -> TileFor
             layers += [x for x in (block.probabilities, block.uncertainty) if x is not None]
             _fill(values, tile, block.row, block.col, np.concatenate(layers))
             windows += block.windows
-        return _geotiff(values, tile, source, NODATA), windows
+        return _geotiff(values, tile, source, NODATA, novelty), windows
 
     def blocks(values: NDArray[Any], tile: Tile, windows: int) -> Iterator[ClassBlock]:
         own, scores, shares, levels = np.split(values, ends[:-1])
@@ -74,21 +83,27 @@ def class_format(classes: int, *, probabilities: bool, measures: int) -> TileFor
     def empty(tile: Tile) -> Iterator[ClassBlock]:
         return blocks(np.full((int(ends[-1]), tile.height, tile.width), NODATA, np.uint8), tile, 0)
 
-    return TileFormat(".tif", pack, lambda c, tile, n: blocks(_pixels(c), tile, n), empty)
+    def unpack(content: bytes, tile: Tile, windows: int) -> Iterator[ClassBlock]:
+        return blocks(_pixels(content), tile, windows)
+
+    return TileFormat(".tif", pack, unpack, empty, _tagged_distances)
 
 
 def value_format(bands: int) -> TileFormat:
     """Of maps of numbers: the value, and with two bands its standard deviation."""
 
     def pack(
-        predicted: Iterable[ValueBlock], tile: Tile, source: RasterSource
+        predicted: Iterable[ValueBlock],
+        tile: Tile,
+        source: RasterSource,
+        novelty: NoveltyTracker | None,
     ) -> tuple[bytes, int]:
         values = np.full((bands, tile.height, tile.width), np.nan, np.float32)
         windows = 0
         for block in predicted:
             _fill(values, tile, block.row, block.col, block.values)
             windows += block.windows
-        return _geotiff(values, tile, source, float("nan")), windows
+        return _geotiff(values, tile, source, float("nan"), novelty), windows
 
     def unpack(content: bytes, tile: Tile, windows: int) -> Iterator[ValueBlock]:
         yield ValueBlock(tile.row, tile.col, _pixels(content), windows)
@@ -97,7 +112,7 @@ def value_format(bands: int) -> TileFormat:
         missing = np.full((bands, tile.height, tile.width), np.nan, np.float32)
         yield ValueBlock(tile.row, tile.col, missing, 0)
 
-    return TileFormat(".tif", pack, unpack, empty)
+    return TileFormat(".tif", pack, unpack, empty, _tagged_distances)
 
 
 def object_format() -> TileFormat:
@@ -108,7 +123,10 @@ def object_format() -> TileFormat:
     """
 
     def pack(
-        predicted: Iterable[DetectedWindow], tile: Tile, source: RasterSource
+        predicted: Iterable[DetectedWindow],
+        tile: Tile,
+        source: RasterSource,
+        novelty: NoveltyTracker | None,
     ) -> tuple[bytes, int]:
         pa: Any = import_module("pyarrow")
         windows = list(predicted)
@@ -124,8 +142,12 @@ def object_format() -> TileFormat:
         }
         stacked = np.concatenate([np.zeros((0, side), np.float32), *boxes])
         columns |= {f"box_{i}": np.ascontiguousarray(stacked[:, i]) for i in range(side)}
-        starts = json.dumps([[window.top, window.left] for window in windows])
-        table = pa.table(columns).replace_schema_metadata({"windows": starts})
+        starts = [(window.top, window.left) for window in windows]
+        metadata = {"windows": json.dumps(starts)}
+        if novelty is not None:  # beside other runs, more windows were seen
+            own = set(starts)
+            metadata[NOVELTY] = json.dumps([each for each in novelty.distances if each[:2] in own])
+        table = pa.table(columns).replace_schema_metadata(metadata)
         buffer = io.BytesIO()
         import_module("pyarrow.parquet").write_table(table, buffer)
         return buffer.getvalue(), len(windows)
@@ -140,20 +162,26 @@ def object_format() -> TileFormat:
             own = (tops == top) & (lefts == left)
             yield DetectedWindow(top, left, Detections(boxes[own], scores[own], classes[own]))
 
-    return TileFormat(".parquet", pack, unpack, lambda tile: iter(()))
+    def distances(content: bytes) -> Distances:
+        schema = import_module("pyarrow.parquet").read_schema(io.BytesIO(content))
+        return _distances(schema.metadata.get(NOVELTY.encode()))
+
+    return TileFormat(".parquet", pack, unpack, lambda tile: iter(()), distances)
 
 
 def row_format() -> TileFormat:
-    """Of a table: the name and the row of each image with data."""
+    """Of a table: the name and the row of each image with data, which has its novelty."""
 
-    def pack(predicted: Iterable[Any], tile: Tile, source: object) -> tuple[bytes, int]:
+    def pack(
+        predicted: Iterable[Any], tile: Tile, source: object, novelty: object
+    ) -> tuple[bytes, int]:
         rows = list(predicted)
         return json.dumps(rows, ensure_ascii=False).encode(), len(rows)
 
     def unpack(content: bytes, tile: Tile, windows: int) -> Iterator[tuple[str, Any]]:
         yield from json.loads(content)
 
-    return TileFormat(".rows", pack, unpack, lambda tile: iter(()))
+    return TileFormat(".rows", pack, unpack, lambda tile: iter(()), lambda content: ())
 
 
 def in_order(windows: Sequence[DetectedWindow]) -> list[DetectedWindow]:
@@ -166,7 +194,13 @@ def _fill(values: NDArray[Any], tile: Tile, row: int, col: int, part: NDArray[An
     values[:, top : top + part.shape[1], left : left + part.shape[2]] = part
 
 
-def _geotiff(values: NDArray[Any], tile: Tile, source: RasterSource, nodata: float) -> bytes:
+def _geotiff(
+    values: NDArray[Any],
+    tile: Tile,
+    source: RasterSource,
+    nodata: float,
+    novelty: NoveltyTracker | None,
+) -> bytes:
     transform = source.transform * Affine.translation(tile.col, tile.row)
     georeference: dict[str, Any] = {"crs": source.crs, "transform": transform}
     if not source.georeferenced:
@@ -188,6 +222,8 @@ def _geotiff(values: NDArray[Any], tile: Tile, source: RasterSource, nodata: flo
             BIGTIFF="IF_SAFER",
             **georeference,
         ) as file:
+            if novelty is not None:
+                file.update_tags(**{NOVELTY: json.dumps(novelty.distances)})
             file.write(values)
         content: bytes = memory.read()
         return content
@@ -197,3 +233,12 @@ def _pixels(content: bytes) -> NDArray[Any]:
     with ignore_missing_georeference(), MemoryFile(content) as memory, memory.open() as file:
         values: NDArray[Any] = file.read()
         return values
+
+
+def _tagged_distances(content: bytes) -> Distances:
+    with ignore_missing_georeference(), MemoryFile(content) as memory, memory.open() as file:
+        return _distances(file.tags().get(NOVELTY))
+
+
+def _distances(text: str | bytes | None) -> Distances:
+    return [] if text is None else [tuple(each) for each in json.loads(text)]

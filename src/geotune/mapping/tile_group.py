@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,8 +12,10 @@ from torch import Tensor
 
 from geotune.api.predictor import LoadOptions, Predictor
 from geotune.api.shared_backbones import share_backbones, shared_passes
+from geotune.data.raster.windows import Window
 from geotune.errors import GeotuneError
 from geotune.inference.detection import detect_together
+from geotune.inference.sliding_window import WindowOptions
 from geotune.inference.together import MapModel, ModelsTogether
 from geotune.mapping.plan import Tile
 from geotune.mapping.tile_states import write_failure
@@ -101,7 +104,7 @@ def _predict_together(
     predictors = [each.predictor for each in workers]
     if predictors[0].kind == "table":
         return _rows_together(workers[0], predictors, tile, faults)
-    source, options = workers[0].source(tile.scene), predictors[0].windows()
+    source, options = workers[0].source(tile.scene), _windows_together(predictors)
     maps = [each for each in predictors if each.kind != "objects"]
     detectors = [each for each in predictors if each.kind == "objects"]
     blocks: list[list[Any]] = [[] for _ in maps]
@@ -122,6 +125,18 @@ def _predict_together(
         windows = [list(each) for each in zip(*found, strict=True)] or [[] for _ in models]
     of_maps, of_detectors = iter(blocks), iter(windows)
     return [next(of_detectors if each.kind == "objects" else of_maps) for each in predictors]
+
+
+def _windows_together(predictors: Sequence[Predictor]) -> WindowOptions:
+    """The options of the first, with which each predictor receives the windows."""
+    options = [each.windows() for each in predictors]
+    receivers = [each.on_areas for each in options if each.on_areas is not None]
+
+    def on_areas(windows: Sequence[Window]) -> None:
+        for receive in receivers:
+            receive(windows)
+
+    return replace(options[0], on_areas=on_areas)
 
 
 def _rows_together(

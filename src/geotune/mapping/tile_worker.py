@@ -100,7 +100,9 @@ class TileWorker:
             facts["faults"] = faults
         else:
             source = self.source(tile.scene)
-        content, facts["windows"] = self.format.pack(predicted, tile, source)
+        content, facts["windows"] = self.format.pack(
+            predicted, tile, source, self.predictor.novelty
+        )
         write_tile(self.store, self.plan, tile, self.format.suffix, content, facts)
 
     def rows(self, tile: Tile, faults: dict[str, str], model: Any, rows: Any) -> list[Any]:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import rasterio
+import rasterio.windows
 from numpy.typing import NDArray
 
 from geotune.api.predictor import Predictor
 from geotune.data.raster.source import RasterSource
+from geotune.data.raster.windows import blocks
 from geotune.errors import GeotuneError
 from geotune.inference.class_blocks import ClassBlock
-from geotune.inference.geotiff import NODATA, PROBABILITY_SCALE
+from geotune.inference.geotiff import NODATA, PROBABILITY_SCALE, ignore_missing_georeference
+from geotune.inference.novelty_map import BANDS
 from geotune.inference.regression import ValueBlock
 from geotune.mapping.store import Store
 
@@ -44,9 +49,11 @@ def write_zarr(
     blocks: Iterable[ClassBlock | ValueBlock],
     tile: int,
     predictor: Predictor,
+    novelty: Path | None,
 ) -> None:
     """Write the map of a scene to `maps.zarr/SCENE`; `blocks` are its tiles.
 
+    `novelty` is the GeoTIFF of the scene's novelty.
     A shard is written at once, so that no chunk is read back.
     """
     zarr = check_zarr()
@@ -65,6 +72,22 @@ def write_zarr(
                 slice(block.col, block.col + width),
             )
             arrays[name][..., rows, columns] = values
+    if novelty is not None:
+        _write_novelty(group, novelty, source, tile)
+
+
+def _write_novelty(group: Any, path: Path, source: RasterSource, tile: int) -> None:
+    """Write the bands of the novelty, each with its scale."""
+    with ignore_missing_georeference(), rasterio.open(path) as file:
+        for index, (band, scale) in enumerate(zip(BANDS, file.scales, strict=True), 1):
+            array = None
+            for row, col, height, width in blocks(source.shape, tile):
+                window = rasterio.windows.Window(col, row, width, height)
+                values = file.read(index, window=window)
+                if array is None:
+                    name, scaled = f"novelty_{band}", {"scale_factor": scale}
+                    array = _new_array(group, name, values, source, tile, scaled)
+                array[row : row + height, col : col + width] = values
 
 
 def _layers(
