@@ -22,6 +22,8 @@ def test_it_prints_the_address_and_ends_with_ctrl_c(tmp_path: Path) -> None:
         [sys.executable, "-m", "geotune", "view", str(folder), "--no-browser", "--port", "0"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, "PYTHONPATH": str(SRC), "TMPDIR": str(tmp_path)},
+        # a shell that starts the tests in the background has SIGINT ignored
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     try:
         assert process.stdout is not None
