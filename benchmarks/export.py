@@ -136,7 +136,9 @@ def try_export(name: str, method: str, task: str, to: Target) -> dict[str, Any]:
             save_untrained(recipe, bands, Path(folder))
             result = export(folder, to)
         except GeotuneError as error:
-            return row | {"refused": str(error), "code": error.code}
+            name_of_file = f"{folder}/{Path(folder).name}"
+            reason = str(error).replace(name_of_file, "model").replace(folder, "run")
+            return row | {"refused": reason, "code": error.code}
     return row | {
         "largest_difference": result.largest_difference,
         "merged": result.merged,
