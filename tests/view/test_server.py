@@ -268,7 +268,7 @@ def test_what_is_no_http_gets_one_line(serve: Serve, folder: Path, text: bytes) 
             pass
     assert b"Traceback" not in answer
     assert not answer or re.match(rb"HTTP/1.\d (400|414|421|505) ", answer)
-    assert client.ask("overview").status == 200  # it goes on
+    assert client.ask("overview").status == 200  # it still answers
 
 
 def test_a_broken_map_becomes_a_note(serve: Serve, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path, PurePath
@@ -58,15 +58,21 @@ def without_servers() -> Iterator[None]:
     A local file can refer to a server: a VRT with a source at `/vsicurl/`, or the description of a
     WMS. The command line runs in it; a program that imports geotune may use GDAL as it likes.
     """
-    options = {} if os.environ.get(ENABLED) else OFFLINE_OPTIONS
-    before = {name: os.environ.get(name) for name in options}
-    os.environ.update(options)
+    with _environment({} if os.environ.get(ENABLED) else OFFLINE_OPTIONS):
+        yield
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Set variables of the environment, and restore them."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
     try:
         yield
     finally:
         for name, value in before.items():
             if value is None:
-                del os.environ[name]
+                os.environ.pop(name, None)
             else:
                 os.environ[name] = value
 
@@ -93,17 +99,10 @@ def remote_reading(enabled: bool = True) -> Iterator[None]:
     if not enabled:
         yield
         return
-    names = [ENABLED, *(name for name in GDAL_OPTIONS if name not in os.environ)]
-    before = os.environ.get(ENABLED)
-    os.environ.update({name: GDAL_OPTIONS.get(name, "1") for name in names})
+    options = {name: value for name, value in GDAL_OPTIONS.items() if name not in os.environ}
     _info.cache_clear()
-    try:
+    with _environment({ENABLED: "1", **options}):
         yield
-    finally:
-        for name in names:
-            os.environ.pop(name, None)
-        if before is not None:
-            os.environ[ENABLED] = before
 
 
 def scheme_of(path: PurePath | str) -> str | None:

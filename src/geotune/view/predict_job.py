@@ -50,7 +50,7 @@ class PredictJob:
             self._content.predict(name, on_progress)
         except GeotuneError as error:
             self._set(state="failed", error=str(error))
-        except Exception as error:  # the server goes on, whatever the model does
+        except Exception as error:  # the server stays, whatever the model does
             logging.getLogger("geotune").debug("prediction failed", exc_info=True)
             self._set(state="failed", error=f"{type(error).__name__}: {error}")
         else:
