@@ -24,12 +24,12 @@ from typing import Any
 
 import torch
 
-from geotune.adapter_io import adapter_state, save_adapter
+from geotune.adapter_io import adapter_state
 from geotune.api.exporting import Target, export
 from geotune.config import Recipe, parse_recipe
 from geotune.errors import GeotuneError
-from geotune.factory.build_model import adapter_sections, build_training, load_adapter
-from geotune.factory.prediction_settings import prediction_settings
+from geotune.factory.build_model import build_training, load_adapter
+from geotune.factory.save_model import save_model
 from geotune.types import BandStatistics
 
 RESULTS = Path(__file__).parent / "results" / "export.json"
@@ -115,15 +115,7 @@ def save_untrained(recipe: Recipe, bands: list[str], folder: Path) -> None:
         if tensor.is_floating_point():
             scale = 0.02 + 0.05 * float(tensor.abs().mean())
             tensor.add_(torch.randn(tensor.shape, generator=generator), alpha=scale)
-    save_adapter(
-        folder,
-        adapter_state(built.model),
-        backbone=built.backbone,
-        normalization=built.normalization,
-        sections=adapter_sections(recipe),
-        prediction=prediction_settings(recipe, {}),
-        version=version("geotune"),
-    )
+    save_model(folder, built, recipe)
 
 
 def try_export(name: str, method: str, task: str, to: Target) -> dict[str, Any]:

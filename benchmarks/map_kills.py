@@ -72,10 +72,9 @@ def make_inputs(folder: Path, tiles: int, side: int, seed: int = 0) -> int:
 
 def make_adapter(folder: Path) -> None:
     """Save the adapter of an untrained model, as after a training."""
-    from geotune.adapter_io import adapter_state, save_adapter
     from geotune.config import parse_recipe
-    from geotune.factory.build_model import adapter_sections, build_training
-    from geotune.factory.prediction_settings import prediction_settings
+    from geotune.factory.build_model import build_training
+    from geotune.factory.save_model import save_model
     from geotune.types import BandStatistics
 
     recipe = parse_recipe(
@@ -91,15 +90,7 @@ def make_adapter(folder: Path) -> None:
         }
     )  # fmt: skip
     built = build_training(recipe, BandStatistics(BANDS, (500.0,) * 3, (100.0,) * 3, 9))
-    save_adapter(
-        folder,
-        adapter_state(built.model),
-        backbone=built.backbone,
-        normalization=built.normalization,
-        sections=adapter_sections(recipe),
-        prediction=prediction_settings(recipe, {}),
-        version="1",
-    )
+    save_model(folder, built, recipe)
 
 
 def start(inputs: Path, out: Path, workers: int, side: int, *more: str) -> subprocess.Popen[bytes]:

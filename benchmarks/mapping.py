@@ -55,10 +55,9 @@ def build(network: str, folder: Path) -> None:
     """Write the adapter of a network with random weights."""
     import torch
 
-    from geotune.adapter_io import adapter_state, save_adapter
     from geotune.config import parse_recipe
-    from geotune.factory.build_model import adapter_sections, build_training
-    from geotune.factory.prediction_settings import prediction_settings
+    from geotune.factory.build_model import build_training
+    from geotune.factory.save_model import save_model
     from geotune.types import BandStatistics
 
     torch.manual_seed(0)
@@ -78,15 +77,7 @@ def build(network: str, folder: Path) -> None:
     )  # fmt: skip
     statistics = BandStatistics(tuple(BANDS), (2000.0,) * 3, (1000.0,) * 3, 9)
     built = build_training(recipe, statistics)
-    save_adapter(
-        folder,
-        adapter_state(built.model),
-        backbone=built.backbone,
-        normalization=built.normalization,
-        sections=adapter_sections(recipe),
-        prediction=prediction_settings(recipe, {}),
-        version=version("geotune"),
-    )
+    save_model(folder, built, recipe)
 
 
 def map_with_geotune(adapter: Path, scene: Path, out: Path) -> int:

@@ -52,10 +52,9 @@ def build(network: str, folder: Path, count: int) -> None:
     """Write the adapters of the runs, and the plans of their maps."""
     import torch
 
-    from geotune.adapter_io import adapter_state, save_adapter
     from geotune.config import parse_recipe
-    from geotune.factory.build_model import adapter_sections, build_training
-    from geotune.factory.prediction_settings import prediction_settings
+    from geotune.factory.build_model import build_training
+    from geotune.factory.save_model import save_model
     from geotune.types import BandStatistics
 
     backbone, decoder = NETWORKS[network]
@@ -77,15 +76,7 @@ def build(network: str, folder: Path, count: int) -> None:
             }
         )  # fmt: skip
         built = build_training(recipe, statistics)
-        save_adapter(
-            folder / f"run{number}",
-            adapter_state(built.model),
-            backbone=built.backbone,
-            normalization=built.normalization,
-            sections=adapter_sections(recipe),
-            prediction=prediction_settings(recipe, {}),
-            version=version("geotune"),
-        )
+        save_model(folder / f"run{number}", built, recipe)
 
 
 def plan(folder: Path, scene: Path, count: int) -> list[dict[str, Any]]:

@@ -29,12 +29,13 @@ from geotune.boxes.structures import DetectorOutput
 from geotune.config import parse_recipe
 from geotune.config.task_options import DetectOptions
 from geotune.factory.build_model import build_training, load_adapter
+from geotune.factory.save_model import save_model
 from geotune.model import Model
 from geotune.tasks.detect import Detect
 from geotune.training.micro_batching import MicroBatcher
 from geotune.training.training_module import TrainingModule
 from geotune.types import BandStatistics, Batch, Normalization
-from helpers.adapters import check_adapter_alone, save_built
+from helpers.adapters import check_adapter_alone
 from helpers.components import DETECTORS, make_decoder
 from helpers.errors import raises
 from helpers.second_pass import check_no_second_pass_is_needed
@@ -164,7 +165,7 @@ def test_adapter_files_of_every_detector_round_trip(tmp_path: Path, kind: str) -
     for tensor in adapter_state(built.model).values():
         if tensor.is_floating_point():
             tensor.add_(torch.randn(tensor.shape, generator=generator), alpha=0.01)
-    save_built(tmp_path, built, recipe)
+    save_model(tmp_path, built, recipe)
     images = torch.randn(1, 3, 64, 64, generator=generator)
     with torch.no_grad():
         [one] = built.model.eval()(images).detections

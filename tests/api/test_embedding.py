@@ -15,9 +15,9 @@ from geotune.api.embedding import embed
 from geotune.config import parse_recipe
 from geotune.factory.build_data import build_data
 from geotune.factory.build_model import build_training, load_adapter
+from geotune.factory.save_model import save_model
 from geotune.normalization import choose_normalization
 from geotune.types import BandStatistics
-from helpers.adapters import save_built
 from helpers.errors import raises
 
 Values = Callable[..., dict[str, Any]]
@@ -40,7 +40,7 @@ def adapter(tmp_path: Path, tiny_values: Values, make_backbone: Any) -> Callable
             if parameter.requires_grad:
                 noise = torch.randn(parameter.shape, generator=generator)
                 parameter.data.add_(noise, alpha=0.1)
-        save_built(tmp_path / "adapter", built, recipe)
+        save_model(tmp_path / "adapter", built, recipe)
         return tmp_path / "adapter"
 
     return save

@@ -26,8 +26,8 @@ from geotune.export_formats.onnx_file import OnnxModel
 from geotune.export_formats.pt2_file import read_pt2
 from geotune.export_formats.select_detections import Candidates
 from geotune.factory.build_model import build_training, load_adapter
+from geotune.factory.save_model import save_model
 from geotune.types import BandStatistics
-from helpers.adapters import save_built
 from helpers.errors import raises
 
 Values = Callable[..., dict[str, Any]]
@@ -52,7 +52,7 @@ def adapter(tmp_path: Path, tiny_values: Values, make_backbone: Any) -> Callable
         for tensor in adapter_state(built.model).values():
             if tensor.is_floating_point():
                 tensor.add_(torch.randn(tensor.shape, generator=generator), alpha=noise)
-        save_built(tmp_path / "adapter", built, recipe)
+        save_model(tmp_path / "adapter", built, recipe)
         return tmp_path / "adapter"
 
     return save

@@ -25,8 +25,8 @@ from geotune.factory.build_model import (
     resolve_recipe,
 )
 from geotune.factory.prediction_settings import prediction_settings
+from geotune.factory.save_model import save_model
 from geotune.types import BandStatistics
-from helpers.adapters import save_built
 from helpers.errors import raises
 
 STATISTICS = BandStatistics(("red", "green", "nir"), (500.0,) * 3, (100.0,) * 3, 1000)
@@ -199,7 +199,7 @@ def saved(tiny_values: Callable[..., dict[str, Any]], tmp_path: Path) -> tuple[B
         if tensor.is_floating_point():
             tensor.add_(torch.rand(tensor.shape, generator=generator), alpha=0.1)
     built.model.eval()
-    save_built(tmp_path / "adapter", built, recipe)
+    save_model(tmp_path / "adapter", built, recipe)
     return built, tmp_path / "adapter"
 
 
@@ -267,7 +267,7 @@ def test_moved_weights_name_the_option_that_gives_their_path(
     changes = {"backbone.weights": str(weights), "backbone.pretrained": True}
     recipe = parse_recipe(tiny_values(changes))
     built = build_training(recipe, STATISTICS)
-    save_built(tmp_path / "adapter", built, recipe)
+    save_model(tmp_path / "adapter", built, recipe)
     moved = weights.rename(tmp_path / "moved.pt")
     for given, mentions in (
         (None, [weights, "--weights"]),

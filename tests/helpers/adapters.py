@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from geotune.adapter_config import ADAPTER_CONFIG, TENSORS
-from geotune.adapter_io import adapter_state, save_adapter
 from geotune.api.prediction import predict
 from geotune.config import Recipe
-from geotune.factory.build_model import BuiltModel, adapter_sections, build_training
-from geotune.factory.prediction_settings import prediction_settings
+from geotune.factory.build_model import build_training
+from geotune.factory.save_model import save_model
 from geotune.hub.manifest import write_manifest
 from geotune.types import BandStatistics
 
@@ -20,22 +19,9 @@ STATISTICS = BandStatistics(("red", "green", "nir"), (430.0, 460.0, 490.0), (75.
 """Of the tiny scenes, roughly."""
 
 
-def save_built(folder: Path, built: BuiltModel, recipe: Recipe) -> None:
-    """Save the adapter of a recipe's model, as after a training."""
-    save_adapter(
-        folder,
-        adapter_state(built.model),
-        backbone=built.backbone,
-        normalization=built.normalization,
-        sections=adapter_sections(recipe),
-        prediction=prediction_settings(recipe, {}),
-        version="1",
-    )
-
-
 def save_pushed(folder: Path, recipe: Recipe) -> Path:
     """Save the adapter of an untrained model with its manifest, as a push writes it."""
-    save_built(folder, build_training(recipe, STATISTICS), recipe)
+    save_model(folder, build_training(recipe, STATISTICS), recipe)
     write_manifest(folder, [ADAPTER_CONFIG, TENSORS])
     return folder
 

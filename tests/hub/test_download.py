@@ -17,10 +17,11 @@ from geotune.api.averaging import average
 from geotune.api.prediction import predict
 from geotune.config import parse_recipe
 from geotune.factory.build_model import build_training
+from geotune.factory.save_model import save_model
 from geotune.hub.connection import reachable
 from geotune.hub.download import BACKBONE, adapter_source, backbone_file, pinned
 from geotune.hub.manifest import MANIFEST, write_manifest
-from helpers.adapters import STATISTICS, save_built, save_pushed
+from helpers.adapters import STATISTICS, save_pushed
 from helpers.errors import raises
 from helpers.hub_server import Hub
 
@@ -133,7 +134,7 @@ def test_a_training_pins_the_commits_of_its_backbone_and_start(
 ) -> None:
     backbone = hub.add("org/vit", continued)
     values = tiny_values({"backbone.weights": "hub:org/vit", "train.epochs": 1})
-    save_built(tmp_path, build_training(recipe := parse_recipe(values), STATISTICS), recipe)
+    save_model(tmp_path, build_training(recipe := parse_recipe(values), STATISTICS), recipe)
     write_manifest(tmp_path, [ADAPTER_CONFIG, TENSORS])
     names = (ADAPTER_CONFIG, TENSORS, MANIFEST)
     start = hub.add("org/ships", {name: (tmp_path / name).read_bytes() for name in names})
@@ -151,7 +152,7 @@ def test_weights_beside_an_adapter_are_downloaded_with_it(
     continued: Path, hub: Hub, tiny_values: Callable[..., dict[str, Any]]
 ) -> None:
     recipe = parse_recipe(tiny_values({"backbone.weights": str(continued / BACKBONE)}))
-    save_built(continued, build_training(recipe, STATISTICS), recipe)
+    save_model(continued, build_training(recipe, STATISTICS), recipe)
     values = json.loads((continued / ADAPTER_CONFIG).read_text())
     values["backbone"]["weights"] = BACKBONE
     (continued / ADAPTER_CONFIG).write_text(json.dumps(values))

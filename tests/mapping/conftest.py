@@ -15,9 +15,10 @@ import yaml
 
 from geotune.config import load_recipe
 from geotune.factory.build_model import build_training
+from geotune.factory.save_model import save_model
 from geotune.mapping.actor import Actor
 from geotune.mapping.workers import WorkerOptions
-from helpers.adapters import STATISTICS, save_built
+from helpers.adapters import STATISTICS
 
 
 class WorkersHere:
@@ -54,7 +55,7 @@ def untrained(
         path = folder / "recipe.yaml"
         path.write_text(yaml.safe_dump(tiny_values(changes or {})), encoding="utf-8")
         recipe = load_recipe(path)[0]
-        save_built(folder, build_training(recipe, STATISTICS), recipe)
+        save_model(folder, build_training(recipe, STATISTICS), recipe)
         return folder
 
     return save

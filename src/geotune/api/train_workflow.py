@@ -12,7 +12,7 @@ from lightning.pytorch import Callback
 from safetensors.torch import load_file
 
 import geotune
-from geotune.adapter_io import adapter_state, load_adapter_state, save_adapter
+from geotune.adapter_io import load_adapter_state
 from geotune.api.continued_backbone import write_continued_backbone
 from geotune.api.environment import device_name, pick_device, versions
 from geotune.api.novelty import novelty_reference, write_novelty
@@ -24,8 +24,9 @@ from geotune.config.decoder_options import ProbeOptions
 from geotune.config.task_options import ReconstructOptions
 from geotune.data.datamodule import DataModule
 from geotune.decoders.probe import Probe
-from geotune.factory.build_model import BuiltModel, adapter_sections, build_training, resolve_recipe
+from geotune.factory.build_model import BuiltModel, build_training, resolve_recipe
 from geotune.factory.prediction_settings import prediction_settings
+from geotune.factory.save_model import save_model
 from geotune.feature_cache.build_cache import cache_notes
 from geotune.hub.download import adapter_source
 from geotune.inference.input_check import training_images
@@ -240,15 +241,8 @@ def _finish(
         )
         novelty = write_novelty(folder.path, reference)
     images = training_images(data)
-    adapter_bytes = save_adapter(
-        folder.path,
-        adapter_state(built.model),
-        backbone=built.backbone,
-        normalization=built.normalization,
-        sections=adapter_sections(recipe),
-        prediction=prediction_settings(recipe, validation.details, images, novelty),
-        version=geotune.__version__,
-    )
+    prediction = prediction_settings(recipe, validation.details, images, novelty)
+    adapter_bytes = save_model(folder.path, built, recipe, prediction)
     parameters = list(built.model.parameters())
     epochs = [row["seconds"] for row in fitted.history]
     summary: dict[str, Any] = {

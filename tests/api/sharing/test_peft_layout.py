@@ -17,8 +17,8 @@ from geotune.api.sharing.peft_layout import CONFIG, TENSORS, write_peft
 from geotune.backbones.base import Backbone
 from geotune.config import parse_recipe
 from geotune.factory.build_model import BuiltModel, build_training
+from geotune.factory.save_model import save_model
 from geotune.types import BandStatistics
-from helpers.adapters import save_built
 
 BANDS = ("red", "green", "nir")
 STATISTICS = BandStatistics(BANDS, (430.0, 460.0, 490.0), (75.0, 110.0, 150.0), 9)
@@ -41,7 +41,7 @@ def trained(
         for parameter_name, parameter in built.model.named_parameters():
             if "lora_" in parameter_name:
                 parameter.data.normal_(std=0.5)
-        save_built(tmp_path / "adapter", built, recipe)
+        save_model(tmp_path / "adapter", built, recipe)
         return built, load_adapter_config(tmp_path / "adapter")
 
     return build
