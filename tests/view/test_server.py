@@ -248,7 +248,10 @@ def test_methods_bodies_and_long_addresses_are_refused(serve: Serve, folder: Pat
     assert (head.status, head.body) == (200, b"")
 
 
-@pytest.mark.parametrize("query", ["", "lon=1", "lon=a&lat=b", "lon=nan&lat=1", "lon=inf&lat=1"])
+@pytest.mark.parametrize(
+    "query",
+    ["", "lon=1", "lon=a&lat=b", "lon=nan&lat=1", "lon=inf&lat=1", "lon=1&lat=1" + "&a=1" * 9],
+)
 def test_places_that_are_no_numbers_are_refused(serve: Serve, folder: Path, query: str) -> None:
     assert serve(folder).ask(f"scenes/0/at?{query}").status == 400
 

@@ -21,6 +21,7 @@ from geotune.errors import GeotuneError
 from geotune.factory.build_data import open_data
 from geotune.hub.download import adapter_source
 from geotune.training.run_dir import RunDir
+from geotune.utils.paths import ogr_path
 
 if TYPE_CHECKING:
     import geopandas
@@ -232,7 +233,7 @@ def _read(files: Sequence[Path]) -> Any:
             return list(csv.DictReader(file))
     import geopandas
 
-    return geopandas.read_file(path)
+    return geopandas.read_file(ogr_path(path))
 
 
 def load_run(path: Path | str) -> Run:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from geotune.data.raster.source import RasterSource
 from geotune.inference.coco_writer import CocoWriter
 from geotune.inference.geoparquet import Features, check_pyarrow, write_geoparquet
+from geotune.utils.paths import ogr_path
 
 FeatureFormat = Literal["parquet", "coco"]
 Shape = Literal["horizontal", "oriented", "points", "polygons"]
@@ -91,7 +92,7 @@ def _read(package: Path, layer: str) -> Iterator[Features]:
     start = 0
     while True:
         meta, _, geometry, values = pyogrio.raw.read(
-            package, layer=layer, skip_features=start, max_features=_BATCH
+            ogr_path(package), layer=layer, skip_features=start, max_features=_BATCH
         )
         if start == 0 or len(geometry):
             yield shapely.from_wkb(geometry), dict(zip(meta["fields"], values, strict=True))

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from rasterio.crs import CRS
 
 from geotune.errors import GeotuneError
+from geotune.utils.paths import ogr_path
 
 _DATE = "OGR_CURRENT_DATE"
 """GDAL's option for the date in the file; by default the time of writing."""
@@ -41,7 +42,7 @@ def write_features(
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="'crs' was not provided")
             pyogrio.raw.write(
-                path,
+                ogr_path(path),
                 geometry=shapely.to_wkb(geometry),
                 field_data=list(fields.values()),
                 fields=list(fields),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import unicodedata
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -210,9 +211,11 @@ def ground_control_points(
 
 def check_file_stem(name: str) -> None:
     """Raise `GeotuneError` for a name that is not a valid file stem."""
-    if not name or Path(name).name != name:
+    controls = any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name)
+    if name in ("", "..") or Path(name).name != name or controls:
         raise GeotuneError(
-            f"name: found {name!r}, expected a file name without folder or suffix",
+            f"name: found {name!r}, expected a file name without folder, suffix or control "
+            "characters",
             code="option-invalid",
         )
 

@@ -34,6 +34,7 @@ from geotune.inference.polygonize import polygonize
 from geotune.inference.qgis import MapLayer, class_map_style, class_style, value_style, write_qgis
 from geotune.inference.sliding_window import ModelFn, WindowOptions
 from geotune.utils.colors import Color, is_background, palette
+from geotune.utils.paths import ogr_path
 
 
 @dataclass(frozen=True)
@@ -192,6 +193,8 @@ def write_class_map(
     uncertainty_path = out_dir / f"{name}_uncertainty.tif"
     novelty_path = out_dir / f"{name}_novelty.tif"
     polygons_path = out_dir / f"{name}_polygons.gpkg"
+    if polygons:
+        ogr_path(polygons_path)  # before the work
     probabilities, uncertainty = layers.probabilities, layers.uncertainty
     counts = np.zeros(NODATA + 1, dtype=np.int64)
     windows, num_polygons = 0, None

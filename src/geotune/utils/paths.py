@@ -8,6 +8,8 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path, PurePath
 
+from geotune.errors import GeotuneError
+
 SYSTEM_FOLDERS = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found")
 """Folders that archives and operating systems leave; hidden ones have names such as `._a.tif`."""
 
@@ -44,6 +46,22 @@ def files_below(folder: Path, is_leaf: Callable[[Path], bool] = lambda path: Fal
                 elif entry.is_dir():
                     pending.appendleft(path)
     return sorted(found)
+
+
+def ogr_path(path: Path) -> str:
+    """How pyogrio is told of a local file: it reads a path as an address, cut at `;` and `!`.
+
+    Raises `GeotuneError` for a path with `!`, which cannot be escaped.
+    """
+    text = str(path.absolute())
+    if "!" in text:
+        raise GeotuneError(
+            f"{path}: files of shapes cannot be read or written at a path with '!'; rename the "
+            "file or folder, or choose another",
+            code="file-access",
+            file=path,
+        )
+    return f"file://{text}" if ";" in text else text
 
 
 def existing_path(path: Path) -> Path:

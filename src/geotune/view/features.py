@@ -17,6 +17,7 @@ from rasterio.crs import CRS
 from rasterio.transform import Affine
 
 from geotune.errors import GeotuneError
+from geotune.utils.paths import ogr_path
 from geotune.view.layers import FeatureLayer, Role
 from geotune.view.map_grid import MapGrid
 
@@ -85,7 +86,7 @@ def _plain(value: Any) -> Any:
 
 def _reading(path: Path, read: Any, **options: Any) -> Any:
     try:
-        return read(path, **options)
+        return read(ogr_path(path), **options)
     except (DataSourceError, DataLayerError, ValueError, OSError) as error:
         raise GeotuneError(
             f"{path}: cannot be read as a file of shapes ({error}); write it again",

@@ -214,8 +214,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 def _place(query: str) -> tuple[float, float] | None:
     """Longitude and latitude of a query; None unless both are finite numbers."""
-    values = parse_qs(query, max_num_fields=4)
     try:
+        values = parse_qs(query, max_num_fields=4)
         lon, lat = float(values["lon"][0]), float(values["lat"][0])
     except (KeyError, ValueError):
         return None

@@ -1,3 +1,5 @@
+import os
+import sys
 import unicodedata
 from dataclasses import replace
 from functools import partial
@@ -321,3 +323,12 @@ def test_images_missed_by_case_are_reported(tmp_path: Path, write_raster: Any) -
     assert not missed_images(f"{tmp_path}/s/{{date}}.tif", opened)[2:]
     [issue] = missed_images([f"{tmp_path}/s/*.tif"], key=None)
     assert issue.text.startswith("scenes: 2 images match in another case") and issue.key is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+def test_names_that_are_not_utf8_are_refused(tmp_path: Path) -> None:
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.tif"))
+    path.touch()
+    for pattern in (f"{tmp_path}/*.tif", str(path)):
+        with raises("file-unreadable", mentions=["caf\\xe9.tif"]):
+            match_files(pattern)

@@ -28,7 +28,7 @@ from geotune.data.raster.file_pixels import as_stored, from_file_pixels
 from geotune.data.raster.longitude_axis import longitude_axis
 from geotune.data.raster.source import RasterSource, apply_affine
 from geotune.errors import GeotuneError
-from geotune.utils.paths import is_system_file
+from geotune.utils.paths import is_system_file, ogr_path
 from geotune.utils.remote import gdal_name, scheme_of
 from geotune.utils.text import join_some, nfc
 
@@ -138,7 +138,9 @@ def _source(path: Path) -> str | bytes:
         return _in_archive(path)
     several_files = path.suffix.lower() in (".shp", GDB)
     remote = scheme_of(path) is not None
-    return path.read_bytes() if remote and not several_files else gdal_name(path)
+    if remote:
+        return gdal_name(path) if several_files else path.read_bytes()
+    return ogr_path(path)
 
 
 def _in_archive(path: Path) -> str:

@@ -66,6 +66,7 @@ def match_files(
     if not re.search(r"\{\w+\}", pattern):
         path = existing_path(to_path(pattern))
         if path.is_file():
+            _check_utf8(path)
             return [Match(path, {}, str(path))]
     matches: dict[str, Match] = {}
     for form in dict.fromkeys(unicodedata.normalize(f, pattern) for f in ("NFC", "NFD")):
@@ -76,8 +77,21 @@ def match_files(
             # a broken link, or a folder named x.tif, is reported when it is opened
             is_file = bool(path.suffix) or not path.is_dir()
             if match and is_file and not _is_passed_over(text, pattern):
+                _check_utf8(path)
                 matches[text] = Match(path, _fields(match), _scene_path(match, text))
     return [matches[text] for text in sorted(matches)]
+
+
+def _check_utf8(path: Path) -> None:
+    """Raise `GeotuneError` for a path that GDAL cannot open, nor a report show."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        shown = os.fsencode(path).decode(errors="backslashreplace")
+        raise GeotuneError(
+            f"{shown}: its name is not UTF-8 text; rename the file or folder",
+            code="file-unreadable",
+        ) from error
 
 
 def files_in_other_case(pattern: str) -> list[Path]:
