@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ def add_map(folder: Path, name: str, values: np.ndarray, x: float, epsg: int = 3
     return SceneMap(name, file, values.shape, CRS.from_epsg(epsg), transform)
 
 
-def mosaics(folder: Path, maps: list[SceneMap]) -> list[str]:
+def mosaics(folder: Path, maps: list[SceneMap]) -> tuple[list[str], list[str]]:
     store = open_store(str(folder))
     return write_mosaics(store, maps, dtype="uint8", nodata=255, classes=("land", "water"))
 
@@ -34,7 +35,7 @@ def test_scenes_lie_side_by_side_and_missing_pixels_hide_nothing(tmp_path: Path)
     two = np.zeros((4, 6), np.uint8)
     two[:, :2] = 255
     maps = [add_map(tmp_path, "a", one, 500_000), add_map(tmp_path, "b", two, 500_040)]
-    assert mosaics(tmp_path, maps) == [VRT, GTI]
+    assert mosaics(tmp_path, maps) == ([VRT, GTI], [])
     expected = np.concatenate([one, two[:, 2:]], axis=1)
     for name in (VRT, GTI):
         with rasterio.open(tmp_path / name) as file:
@@ -66,4 +67,19 @@ def test_scenes_in_another_reference_system_are_warped(tmp_path: Path) -> None:
 
 
 def test_without_georeference_there_is_no_mosaic(tmp_path: Path) -> None:
-    assert mosaics(tmp_path, []) == []
+    assert mosaics(tmp_path, []) == ([], [])
+
+
+def test_scenes_without_a_place_in_the_mosaic_are_left_out_and_named(tmp_path: Path) -> None:
+    one = np.ones((40, 60), np.uint8)
+    far = add_map(tmp_path, "far", one[:20], -75, epsg=4326)
+    site = CRS.from_wkt('LOCAL_CS["site",UNIT["metre",1]]')
+    maps = [
+        add_map(tmp_path, "a", one, 500_000),
+        replace(far, transform=from_origin(-75, 0.01, 0.001, 0.001)),  # 90 degrees from the zone
+        replace(add_map(tmp_path, "site", one[:20], 0), crs=site),
+    ]
+    assert mosaics(tmp_path, maps) == ([VRT, GTI], ["far", "site"])
+    for name in (VRT, GTI):
+        with rasterio.open(tmp_path / name) as file:
+            np.testing.assert_array_equal(file.read(1), one)

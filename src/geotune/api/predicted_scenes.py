@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from geotune.adapter_config import AdapterConfig
 from geotune.data.issues import ErrorCollector
@@ -12,7 +13,7 @@ from geotune.data.raster.source import RasterSource
 from geotune.data.scenes.entry import SceneEntry
 from geotune.data.scenes.find import Names
 from geotune.data.scenes.open_scenes import by_modality, list_scenes, missed_images, open_entries
-from geotune.data.scenes.quality import with_quality
+from geotune.data.scenes.quality import mask_file, with_quality
 from geotune.errors import GeotuneError
 from geotune.hub.download import AdapterSource
 
@@ -72,6 +73,10 @@ class PredictedScenes:
             wanted_bands=self._config.normalization.bands,
             errors=errors,
         )
+
+    def mask_of(self, name: str, entry: SceneEntry) -> Path | None:
+        """The quality mask of a scene, whether or not it exists; None without `--quality`."""
+        return None if self._masks is None else mask_file(self._masks, name, entry.fields)
 
     def open(
         self, entries: Mapping[str, SceneEntry], errors: ErrorCollector | None = None

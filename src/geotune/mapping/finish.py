@@ -22,8 +22,9 @@ from geotune.mapping.mosaic import SceneMap, write_mosaics
 from geotune.mapping.options import MapOptions
 from geotune.mapping.plan import Plan
 from geotune.mapping.scene_records import FOLDER, WRITTEN, card_name
-from geotune.mapping.store import Store
-from geotune.mapping.tile_states import Failure, read_failures, read_states
+from geotune.mapping.store import Store, read_json
+from geotune.mapping.tile_states import Failure, lost_parts, read_failures, read_states
+from geotune.utils.text import join_some
 
 FAILED_LIST = "failed.csv"
 TEMPORARY = (".part", ".partial")
@@ -89,12 +90,14 @@ def read_written(store: Store, plan: Plan, options: MapOptions) -> dict[str, Any
     """The record of each scene whose files are written as the options have them, by name."""
     sizes = store.sizes(FOLDER)
     records: dict[str, Any] = {}
+    lost = lost_parts(store, plan, read_states(store, plan))
     for name in store.sizes(WRITTEN):
-        if not name.endswith(".json") or "/." in name:
+        record = read_json(store, name) if name.endswith(".json") else None
+        if record is None or record["plan"] != plan.id or record["options"] != options.of_files:
             continue
-        record = json.loads(store.read(name))
         whole = all(sizes.get(file) == facts["bytes"] for file, facts in record["files"].items())
-        if record["plan"] == plan.id and record["options"] == options.of_files and whole:
+        # a tile that failed may have been computed since
+        if whole and set(record["lost"]) == lost[record["scene"]]:
             records[record["scene"]] = record
     return {name: records[name] for name in plan.by_scene if name in records}
 
@@ -107,17 +110,23 @@ def finish(
 
     _remove_temporary(store)
     records = read_written(store, plan, options)
-    names = []
+    names: list[str] = []
+    notes = [note for record in records.values() for note in record["notes"]]
     if plan.kind in ("classes", "values"):
         maps = [each for record in records.values() if (each := _map(record)) is not None]
         classes = plan.classes if plan.kind == "classes" else ()
-        names += write_mosaics(
+        names, left_out = write_mosaics(
             store,
             maps,
             dtype="uint8" if classes else "float32",
             nodata=NODATA if classes else float("nan"),
             classes=classes,
         )
+        if left_out:
+            notes.append(
+                f"{join_some(left_out)}: not in the mosaics, because their reference system has no "
+                "coordinates for that place; map scenes of one region into one folder"
+            )
     adapters = [adapter_source(each) for each in (run, *files.ensemble)]
     cards = []
     for number, adapter in enumerate(adapters, 1):
@@ -127,7 +136,6 @@ def finish(
         cards.append(f"./{name}")
     items = {f"./{FOLDER}/{name}_item.json": name for name in records}
     store.write(CATALOG, catalog(Path(store.root).name, items, cards))
-    notes = [note for record in records.values() for note in record["notes"]]
     result = MapResult.of_tiles(
         store, plan, (*names, CATALOG, "index.html"), tuple(dict.fromkeys(notes))
     )

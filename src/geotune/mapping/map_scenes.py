@@ -170,8 +170,8 @@ def map_scenes(
     work = MapWork(maps, start, on_progress, note)
     with ExitStack() as locks:
         for each in maps:
-            part = "combine" if combine else shard or "all"
-            locks.enter_context(_alone(each.store, part, on_message))
+            # one at a time writes the files of scenes, and removes what others left
+            locks.enter_context(_alone(each.store, shard or "all", on_message))
         if not combine:
             work.compute(share)
         if shard is None:

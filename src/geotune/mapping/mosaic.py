@@ -22,8 +22,9 @@ import shapely
 from rasterio.crs import CRS
 from rasterio.transform import Affine
 from rasterio.vrt import WarpedVRT
-from rasterio.warp import transform as transform_points
 
+from geotune.data.raster.crs import transformer
+from geotune.errors import GeotuneError
 from geotune.inference.geopackage import write_features
 from geotune.mapping.store import Store
 from geotune.utils.colors import palette
@@ -56,19 +57,26 @@ class SceneMap:
         t = self.transform
         return bool(t.b == t.d == 0 and t.a > 0 > t.e)
 
-    @property
-    def corners(self) -> tuple[list[float], list[float]]:
-        """Coordinates of the corners, and of points between them, in its reference system."""
+    def extent_in(self, crs: CRS) -> tuple[float, float, float, float] | None:
+        """West, south, east and north in a reference system; None if that cannot express them."""
         height, width = self.shape
         steps = np.linspace(0, 1, 11)
         edge = [(x, y) for x in steps for y in (0, 1)] + [(x, y) for x in (0, 1) for y in steps]
-        points = [self.transform @ (x * width, y * height) for x, y in edge]
-        return [float(x) for x, _ in points], [float(y) for _, y in points]
+        points = np.array([self.transform @ (x * width, y * height) for x, y in edge]).T
+        if self.crs != crs:
+            try:
+                points = np.array(transformer(self.crs, crs).transform(*points))
+            except GeotuneError:
+                return None
+        if not np.isfinite(points).all():
+            return None
+        (west, south), (east, north) = points.min(axis=1).tolist(), points.max(axis=1).tolist()
+        return west, south, east, north
 
 
 def write_mosaics(
     store: Store, maps: Sequence[SceneMap], *, dtype: str, nodata: float, classes: Sequence[str]
-) -> list[str]:
+) -> tuple[list[str], list[str]]:
     """Write `mosaic.vrt` and `mosaic.gti.gpkg`.
 
     Args:
@@ -78,16 +86,18 @@ def write_mosaics(
         nodata: value of the pixels without data.
         classes: of a class map, else empty.
 
-    Returns the names of the files; there are none without a georeferenced scene.
+    Returns the names of the files; there are none without a georeferenced scene. Returns also the
+    scenes that are left out, as there is no place for them in the mosaic's reference system.
     """
     if not maps:
-        return []
+        return [], []
     areas: Counter[CRS] = Counter()
     for each in maps:
         areas[each.crs] += each.shape[0] * each.shape[1]
     crs = max(areas, key=lambda key: areas[key])
+    extents = {each: extent for each in maps if (extent := each.extent_in(crs)) is not None}
     same = [
-        each if each.crs == crs and each.upright else _warped(store, each, crs) for each in maps
+        each if each.crs == crs and each.upright else _warped(store, each, crs) for each in extents
     ]
     placed = [each for each in same if each is not None]
     names = []
@@ -95,8 +105,8 @@ def write_mosaics(
         store.write(VRT, _vrt(placed, crs, dtype, nodata, classes))
         names.append(VRT)
     size = min((min(p.transform.a, -p.transform.e) for p in placed), default=0.0)
-    store.write(GTI, _tile_index(maps, crs, size))
-    return [*names, GTI]
+    store.write(GTI, _tile_index(extents, crs, size))
+    return [*names, GTI], [each.scene for each in maps if each not in extents]
 
 
 def _warped(store: Store, one: SceneMap, crs: CRS) -> SceneMap | None:
@@ -164,14 +174,13 @@ def _vrt(
     return Xml.tostring(root)
 
 
-def _tile_index(maps: Sequence[SceneMap], crs: CRS, size: float) -> bytes:
+def _tile_index(
+    maps: Mapping[SceneMap, tuple[float, float, float, float]], crs: CRS, size: float
+) -> bytes:
     """A GeoPackage with the outline and the file of each scene."""
-    outlines, systems = [], []
+    outlines = [shapely.box(*extent) for extent in maps.values()]
+    systems = []
     for each in maps:
-        xs, ys = each.corners
-        if each.crs != crs:
-            xs, ys = transform_points(each.crs, crs, xs, ys)
-        outlines.append(shapely.box(min(xs), min(ys), max(xs), max(ys)))
         authority = each.crs.to_authority()
         systems.append(":".join(authority) if authority else each.crs.to_wkt())
     metadata = {"RESX": repr(size), "RESY": repr(size)} if size else {}

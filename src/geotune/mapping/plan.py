@@ -22,7 +22,7 @@ from geotune.inference.tiling import TilingPlan
 from geotune.mapping.store import Store
 
 PLAN, TILES = "plan.json", "plan.parquet"
-FORMAT = 1
+FORMAT = 2
 TABLE = "images"
 """The name under which all images of a table are written."""
 

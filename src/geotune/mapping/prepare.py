@@ -18,6 +18,7 @@ from geotune.mapping.options import MapOptions
 from geotune.mapping.plan import PLAN, Plan, check_packages, plan_tiles, read_plan, write_plan
 from geotune.mapping.request import check_request, make_request
 from geotune.mapping.store import Store
+from geotune.utils.paths import ogr_path
 from geotune.utils.progress import ALL_MODULES, OnProgress, loading_libraries
 
 DEAD = frozenset({"file-unreadable", "file-missing", "file-access", "row-invalid"})
@@ -49,7 +50,8 @@ def prepare(
     errors = ErrorCollector(keep=True)
     entries = found.find(patterns, errors)
     adapters = [adapter, *map(adapter_source, files.ensemble)]
-    request = make_request(adapters, options, entries, errors)
+    masks = {name: found.mask_of(name, entry) for name, entry in entries.items()}
+    request = make_request(adapters, options, entries, masks, errors)
     plan = read_plan(store)
     if plan is not None:
         check_request(store.root, plan, request)
@@ -69,7 +71,7 @@ def prepare(
         checked_window(sources, window)
     else:
         predictor.windows()
-        _check_scenes(sources, options, predictor.kind)
+        _check_scenes(sources, store, options, predictor.kind)
         _ = predictor.steps  # thresholds and scores
     scenes = {name: source.shape for name, source in sources.items()}
     tiles = plan_tiles(
@@ -109,8 +111,12 @@ def _raise_unfit(errors: ErrorCollector) -> None:
         raise unfit[0].as_error(f" ({len(unfit) - 1} more scenes)" if unfit[1:] else "")
 
 
-def _check_scenes(sources: Mapping[str, RasterSource], options: MapOptions, kind: str) -> None:
+def _check_scenes(
+    sources: Mapping[str, RasterSource], store: Store, options: MapOptions, kind: str
+) -> None:
     for name, source in sources.items():
         check_file_stem(name)
+        if kind == "objects" or (kind == "classes" and options.predict.polygons):
+            ogr_path((store.local or Path()) / name)
         if kind == "classes" and options.predict.polygons:
             options.predict.outlines.check_scene(source.crs, source.transform, source.shape)

@@ -31,14 +31,15 @@ def make_request(
     adapters: Sequence[AdapterSource],
     options: MapOptions,
     entries: Mapping[str, SceneEntry],
+    masks: Mapping[str, Path | None],
     errors: ErrorCollector,
 ) -> dict[str, Any]:
-    """All that the pixels of a map depend on, as plain values."""
+    """All that the pixels of a map depend on, as plain values; `masks` of quality by scene."""
     request = {
         "geotune": geotune.__version__,
         "adapters": adapter_hashes(adapters),
         "options": options.of_tiles,
-        "scenes": {name: as_values(entry) for name, entry in entries.items()},
+        "scenes": {name: as_values(entry, masks[name]) for name, entry in entries.items()},
         "unlisted": errors.scenes,
     }
     values: dict[str, Any] = json.loads(json.dumps(request))

@@ -8,21 +8,24 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from geotune.data.raster.io import disk_path
+from geotune.data.raster.io import disk_path, open_dataset
 from geotune.data.raster.open_raster import ByDate, ByModality, Files
 from geotune.data.scenes.entry import SceneEntry
+from geotune.errors import GeotuneError
 
 
-def as_values(entry: SceneEntry) -> dict[str, Any]:
-    """A scene as plain values, with the size and time of each of its files.
+def as_values(entry: SceneEntry, mask: Path | None) -> dict[str, Any]:
+    """A scene as plain values, with the size and time of each of its files and of its `mask`.
 
     Paths are absolute, as workers may run in another folder.
     """
+    paths = [*_paths(entry.files), *([] if mask is None else [_absolute(mask)])]
+    inputs = (source for path in paths for source in _with_sources(disk_path(path)))
     return {
         "files": _files(entry.files),
         "acquired": None if entry.acquired is None else entry.acquired.isoformat(),
         "fields": dict(entry.fields),
-        "inputs": [_state(path) for path in dict.fromkeys(map(disk_path, _paths(entry.files)))],
+        "inputs": [_state(path) for path in dict.fromkeys(inputs)],
     }
 
 
@@ -68,6 +71,19 @@ def _paths(files: Files) -> Iterator[Path]:
     else:
         for each in files.values():
             yield from _paths(each)
+
+
+def _with_sources(path: Path) -> Iterator[Path]:
+    """A file, and those that it refers to if it is a VRT."""
+    yield path
+    if path.suffix.lower() == ".vrt":
+        try:
+            named = open_dataset(path).files
+        except GeotuneError:  # it is reported where the scene is opened
+            return
+        # programs that look at a raster write statistics beside it
+        others = (Path(name) for name in named if not name.endswith(".aux.xml"))
+        yield from (source for each in others if each != path for source in _with_sources(each))
 
 
 def _absolute(path: Path) -> Path:

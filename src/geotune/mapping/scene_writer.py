@@ -110,6 +110,7 @@ class SceneWriter:
             "scene": scene,
             "summary": result.summary,
             "notes": notes,
+            "lost": sorted({*self._failed, *faults}),
             "files": files,
             **_grid(sources, predictor.kind),
         }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import tempfile
 from collections.abc import Iterator
@@ -64,6 +65,15 @@ def open_store(root: str) -> Store:
 def sha256(data: bytes) -> str:
     """The hash of a file's content."""
     return hashlib.sha256(data).hexdigest()
+
+
+def read_json(store: Store, name: str) -> dict[str, Any] | None:
+    """The object in a JSON file; None if the file is missing or damaged."""
+    try:
+        values = json.loads(store.read(name))
+    except (FileNotFoundError, ValueError):
+        return None
+    return values if isinstance(values, dict) else None
 
 
 class LocalStore:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from geotune.mapping.plan import Plan, Tile
-from geotune.mapping.store import Store, sha256
+from geotune.mapping.store import Store, read_json, sha256
 
 DONE, FAILED = ".json", ".failed.json"
 
@@ -71,19 +70,22 @@ def write_tile(
         store.write(name, content)
     elif not store.create(name, content) and sha256(store.read(name)) != digest:
         store.write(name, content)  # a damaged one
-    values = {"plan": plan.id, "sha256": digest, "bytes": len(content), **facts}
+    values = {
+        "plan": plan.id, "tile": tile.tile, "sha256": digest, "bytes": len(content), **facts
+    }  # fmt: skip
     store.write(tile.stem + DONE, json.dumps(values).encode())
     store.remove(tile.stem + FAILED)
 
 
 def read_tile(store: Store, plan: Plan, tile: Tile, suffix: str) -> tuple[bytes, Any] | None:
     """The content of a tile and the facts beside it; None if it is missing or damaged."""
+    facts = read_json(store, tile.stem + DONE)
     try:
-        facts = json.loads(store.read(tile.stem + DONE))
         content = store.read(tile.stem + suffix)
-    except (FileNotFoundError, ValueError):
+    except FileNotFoundError:
         return None
-    intact = facts.get("plan") == plan.id and facts.get("sha256") == sha256(content)
+    expected = {"plan": plan.id, "tile": tile.tile, "sha256": sha256(content)}
+    intact = facts is not None and expected.items() <= facts.items()
     return (content, facts) if intact else None
 
 
@@ -94,10 +96,7 @@ def write_failure(store: Store, tile: Tile, error: str, code: str) -> None:
 
 def read_faults(store: Store, tile: Tile) -> dict[str, str]:
     """The images of a tile of a table that could not be read, with the reason."""
-    try:
-        faults: dict[str, str] = json.loads(store.read(tile.stem + DONE)).get("faults", {})
-    except (FileNotFoundError, ValueError):
-        return {}
+    faults: dict[str, str] = (read_json(store, tile.stem + DONE) or {}).get("faults", {})
     return faults
 
 
@@ -106,13 +105,24 @@ def read_failures(store: Store, plan: Plan, states: TileStates) -> list[Failure]
     failures = []
     for tile in plan.tiles:
         if tile.tile in states.failed:
-            with suppress(FileNotFoundError, ValueError):
-                values = json.loads(store.read(tile.stem + FAILED))
+            if values := read_json(store, tile.stem + FAILED):
                 failures.append(Failure(tile.scene, tile.tile, values["error"], values["code"]))
         elif plan.kind == "table":
             faults = read_faults(store, tile).items()
             failures += [Failure(name, "", text, "file-unreadable") for name, text in faults]
     return failures
+
+
+def lost_parts(store: Store, plan: Plan, states: TileStates) -> dict[str, set[str]]:
+    """The tiles of each scene, and images of a table, that could not be computed."""
+    lost: dict[str, set[str]] = {}
+    for tile in plan.tiles:
+        own = lost.setdefault(tile.scene, set())
+        if tile.tile in states.failed:
+            own.add(tile.tile)
+        elif plan.kind == "table":
+            own.update(read_faults(store, tile))
+    return lost
 
 
 def forget(store: Store, tile: Tile) -> None:

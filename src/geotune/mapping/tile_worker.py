@@ -103,6 +103,8 @@ class TileWorker:
         content, facts["windows"] = self.format.pack(
             predicted, tile, source, self.predictor.novelty
         )
+        if source is not None:  # it is open since an earlier tile
+            self._check_unchanged(tile.scene)
         write_tile(self.store, self.plan, tile, self.format.suffix, content, facts)
 
     def rows(self, tile: Tile, faults: dict[str, str], model: Any, rows: Any) -> list[Any]:
@@ -123,7 +125,13 @@ class TileWorker:
                 faults[name] = str(error)
         while sources:
             try:
-                return list(image_rows(model, sources, rows=rows, **predictor.image_options))
+                found = list(image_rows(model, sources, rows=rows, **predictor.image_options))
+                for name in sources:
+                    try:
+                        self._check_unchanged(name)
+                    except GeotuneError as error:
+                        faults[name] = str(error)
+                return [(name, row) for name, row in found if name not in faults]
             except GeotuneError as error:
                 broken = [
                     name
@@ -139,15 +147,18 @@ class TileWorker:
 
     def _open(self, name: str) -> RasterSource:
         """Open a scene. Raises `GeotuneError` if its files changed since the plan was made."""
-        values = self.plan.request["scenes"][name]
-        if changed := changed_input(values):
+        self._check_unchanged(name)
+        return self._scenes.open({name: from_values(self.plan.request["scenes"][name])})[name]
+
+    def _check_unchanged(self, name: str) -> None:
+        """Raise `GeotuneError` if the files of a scene changed since the plan was made."""
+        if changed := changed_input(self.plan.request["scenes"][name]):
             raise GeotuneError(
                 f"{changed}: was changed or removed since the map was planned; restore it, or map "
                 "the scene into another folder",
                 code="file-missing",
                 file=changed,
             )
-        return self._scenes.open({name: from_values(values)})[name]
 
     def sources_of(self, scene: str) -> dict[str, RasterSource]:
         """The images of a scene, or all of a table; without those that cannot be read."""

@@ -14,7 +14,7 @@ from geotune.mapping.options import MapOptions
 from geotune.mapping.plan import Plan
 from geotune.mapping.progress import MapProgress
 from geotune.mapping.store import Store
-from geotune.mapping.tile_states import read_states, write_failure
+from geotune.mapping.tile_states import read_faults, read_states, write_failure
 from geotune.mapping.workers import Job, MappedRun, Workers, run_jobs
 from geotune.utils.progress import OnProgress
 
@@ -74,7 +74,7 @@ class MapWork:
 
     def compute(self, share: tuple[int, int]) -> None:
         """Compute the tiles of a share that are not done; those that failed are tried again."""
-        done = [read_states(each.store, each.plan).done for each in self._maps]
+        done = [self._done(each) for each in self._maps]
         index, count = share
         self._compute(
             {
@@ -82,6 +82,14 @@ class MapWork:
                 for number, tile in list(enumerate(self._tiles))[index::count]
             }
         )
+
+    @staticmethod
+    def _done(one: MapFolder) -> set[str]:
+        """The tiles that are done, in full."""
+        done = set(read_states(one.store, one.plan).done)
+        if one.plan.kind == "table":  # images that could not be read are tried again, too
+            done -= {tile.tile for tile in one.plan.tiles if read_faults(one.store, tile)}
+        return done
 
     def write_scenes(self, *, recompute: bool) -> None:
         """Write the files of all scenes; damaged tiles are computed again, unless forbidden.

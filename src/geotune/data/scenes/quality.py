@@ -31,13 +31,16 @@ def with_quality(
         name: replace(
             source,
             quality=open_quality(
-                label_file(options.pattern, name, {**(fields or {}).get(name, {}), "stem": name}),
-                source,
-                options,
+                mask_file(options, name, (fields or {}).get(name, {})), source, options
             ),
         )
         for name, source in sources.items()
     }
+
+
+def mask_file(options: QualityOptions, name: str, fields: Mapping[str, str]) -> Path:
+    """The mask of a scene with the `fields` of its pattern, whether or not it exists."""
+    return label_file(options.pattern, name, {**fields, "stem": name})
 
 
 def open_quality(path: Path, raster: RasterSource, options: QualityOptions) -> QualityMask:
