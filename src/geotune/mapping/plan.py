@@ -20,6 +20,7 @@ from geotune.data.raster.windows import Window, blocks
 from geotune.errors import GeotuneError
 from geotune.inference.tiling import TilingPlan
 from geotune.mapping.store import Store
+from geotune.utils.parquet import read_parquet_bytes
 
 PLAN, TILES = "plan.json", "plan.parquet"
 FORMAT = 2
@@ -183,12 +184,11 @@ def read_plan(store: Store) -> Plan | None:
         content, table = store.read(PLAN), store.read(TILES)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    parquet: Any = import_module("pyarrow.parquet")
     try:
         values = json.loads(content)
         if values["format"] != FORMAT:
             raise ValueError(f"its format is {values['format']}, expected {FORMAT}")
-        rows = parquet.read_table(io.BytesIO(table))
+        rows = read_parquet_bytes(table)
         plan = Plan(
             values["request"],
             values["kind"],

@@ -26,6 +26,7 @@ from geotune.inference.geotiff import NODATA, ignore_missing_georeference
 from geotune.inference.novelty_map import Distances, NoveltyTracker
 from geotune.inference.regression import ValueBlock
 from geotune.mapping.plan import Tile
+from geotune.utils.parquet import read_parquet_bytes
 
 NOVELTY = "novelty"
 """The tag of a GeoTIFF, and the key of a Parquet file, with the distances of windows as JSON."""
@@ -153,7 +154,7 @@ def object_format() -> TileFormat:
         return buffer.getvalue(), len(windows)
 
     def unpack(content: bytes, tile: Tile, windows: int) -> Iterator[DetectedWindow]:
-        table = import_module("pyarrow.parquet").read_table(io.BytesIO(content))
+        table = read_parquet_bytes(content)
         tops, lefts, classes, scores, *sides = (
             torch.from_numpy(column.to_numpy().copy()) for column in table.columns
         )

@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 
 from geotune.errors import GeotuneError
 from geotune.utils.atomic import write_atomically
+from geotune.utils.parquet import read_parquet_bytes
 
 SPLITS = {"train": "train", "validation": "val", "test": "test"}
 """Split in a tortilla to that of `labels.csv`."""
@@ -158,7 +159,6 @@ def _read(path: Path, file: BinaryIO, offset: int, length: int) -> bytes:
 def _read_parquet(path: Path, data: bytes) -> list[Row]:
     try:
         from pyarrow import ArrowException
-        from pyarrow.parquet import read_table
     except ImportError as error:
         raise GeotuneError(
             f"{path}: reading tortillas requires pyarrow: pip install 'geotune[lists]'",
@@ -166,7 +166,7 @@ def _read_parquet(path: Path, data: bytes) -> list[Row]:
             file=path,
         ) from error
     try:
-        rows: list[Row] = read_table(io.BytesIO(data)).to_pylist()
+        rows: list[Row] = read_parquet_bytes(data).to_pylist()
     except (ArrowException, OSError) as error:
         raise _damaged(path, f"index unreadable: {error}") from error
     return rows
