@@ -10,16 +10,20 @@ import numpy as np
 import pytest
 import rasterio
 import shapely
+import torch
 from rasterio.transform import from_origin
 
+from geotune.data.raster.open_raster import open_raster
 from geotune.errors import GeotuneError
+from geotune.inference.novelty import NoveltyReference
+from geotune.inference.novelty_map import NoveltyTracker
 from geotune.inference.regression import regress_scene
 from geotune.inference.sliding_window import WindowOptions
 from geotune.view.features import MAX_FEATURES, collection
 from geotune.view.layers import FeatureLayer, RasterLayer
 from geotune.view.open_content import open_content
 from helpers.inference_scenes import write_scene
-from helpers.view_folder import CLASSES, write_folder
+from helpers.view_folder import CLASSES, SIDE, write_folder
 
 
 def titles(folder: Path, name: str, **options: object) -> list[str]:
@@ -187,6 +191,38 @@ def test_maps_on_another_grid_are_placed_by_their_own(tmp_path: Path) -> None:
     assert isinstance(layer, RasterLayer) and layer.grid is not None
     (lon,), (lat,) = scene.grid.lonlat(np.array([80.5]), np.array([50.5]))
     assert layer.describe(scene.grid, lon, lat) == [("class", "ship")]
+
+
+def test_novelty_and_features_are_layers_and_not_the_image(tmp_path: Path) -> None:
+    """They are in the project too, or beside the maps: `predict --novelty`, `embed`."""
+    folder = write_folder(tmp_path)
+    image = open_raster(tmp_path / "harbour.tif")
+    features = torch.randn(60, 4, generator=torch.Generator().manual_seed(0))
+    reference = NoveltyReference.fit(features[:40], features[40:])
+    assert reference is not None
+    tracker = NoveltyTracker(reference, 0)
+    tracker.restore([(0, 0, 2 * reference.farthest)], SIDE)
+    tracker.write(folder, "harbour", image)
+    with rasterio.open(
+        folder / "harbour_features.tif", "w", driver="GTiff", count=3, height=6, width=6,
+        dtype="float32", nodata=float("nan"), crs="EPSG:32633",
+        transform=from_origin(500_000, 5_000_000, 160, 160),
+    ) as file:  # fmt: skip
+        file.write(np.ones((3, 6, 6), np.float32))
+
+    scene = open_content([folder], tmp_path).scene("harbour")
+    layers = {layer.title: layer for layer in scene.layers}
+    assert scene.layers[0].title == "image" and scene.grid.shape == (SIDE, SIDE)
+    assert len(layers) == len(scene.layers)  # one image
+    added = [layers[name] for name in ("features", "novelty: percentile", "novelty: distance")]
+    assert not any(layer.visible for layer in added)
+    (lon,), (lat,) = scene.grid.lonlat(np.array([50.5]), np.array([50.5]))
+    described = [layer.describe(scene.grid, lon, lat) for layer in added]  # type: ignore[union-attr]
+    assert described[1:] == [[("percentile", "100\u00a0%")], [("distance", "2")]]
+    assert len(described[0]) == 3
+
+    (folder / "harbour.qgs").unlink()
+    assert open_content([folder], tmp_path).names == ["harbour", "harbour_features"]
 
 
 def test_the_best_of_many_shapes_are_shown() -> None:

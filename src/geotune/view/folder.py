@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,11 @@ from geotune.utils.text import nfc
 from geotune.view.content import FolderContent, OpenPart, Part
 from geotune.view.features import feature_file_layer, features_grid
 from geotune.view.image_layer import image_layer
+from geotune.view.layers import RasterLayer
 from geotune.view.prediction_layers import open_map
 from geotune.view.styles import Row
 
-MAPS = ("_classes", "_probabilities", "_uncertainty")
+MAPS = ("_classes", "_probabilities", "_uncertainty", "_novelty")
 SHAPES = ("_objects", "_polygons")
 RASTERS = (".tif", ".tiff", ".vrt")
 TABLE = "images.csv"
@@ -75,7 +77,8 @@ def maps_of(paths: Iterable[Path], name: str) -> Part:
         try:
             if path.suffix.lower() in RASTERS:
                 file = open_map(path)
-                part.rasters.append((file.source, file.layers))
+                layers = file.layers if file.suffix else _beside_image(file.layers, path.stem, name)
+                part.rasters.append((file.source, layers))
             elif path.suffix == ".gpkg":
                 kind = path.stem.removeprefix(f"{name}_")
                 part.features.append(feature_file_layer(path, kind, "prediction"))
@@ -85,6 +88,14 @@ def maps_of(paths: Iterable[Path], name: str) -> Part:
         except GeotuneError as error:
             part.notes.append(str(error))
     return part
+
+
+def _beside_image(layers: list[RasterLayer], stem: str, name: str) -> list[RasterLayer]:
+    """Layers of an unknown raster: the image if it is named as the scene, else hidden at first."""
+    if stem == name:
+        return layers
+    kind = stem.removeprefix(f"{name}_")
+    return [replace(layer, title=kind, role="confidence", visible=False) for layer in layers]
 
 
 def _open_scene(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,9 @@ def open_map(path: Path) -> MapFile:
     if "uncertainty" in tags:
         layers = [_share_layer(source, name, 1 / PROBABILITY_SCALE) for name in source.bands]
         return MapFile(source, "_uncertainty", layers)
+    if {"percentile", "distance"} <= tags.keys():
+        layers = _novelty_layers(source, with_tags.scales)
+        return MapFile(source, "_novelty", layers)
     name = source.bands[0]
     slug = "".join(c if c.isalnum() else "_" for c in name)
     if len(source.bands) == 1 and with_tags.dtypes[0].startswith("float") and source.named:
@@ -105,6 +109,17 @@ def _probability_layers(source: RasterSource) -> list[RasterLayer]:
         if not is_background(name)
     ]
     return [RasterLayer("confidence", "confidence", read, style, visible=False), *layers]
+
+
+def _novelty_layers(source: RasterSource, scales: Sequence[float]) -> list[RasterLayer]:
+    """The distance of windows from the training, and the share of validation windows below it."""
+    percentile = _share_layer(source, source.bands[0], scales[0])
+    distance = _share_layer(source, source.bands[1], scales[1])
+    style = ValueStyle("distance", 0.0, scales[1] * PROBABILITY_SCALE)
+    return [
+        replace(distance, title="novelty: distance", style=style),
+        replace(percentile, title="novelty: percentile"),
+    ]
 
 
 def _share_layer(source: RasterSource, name: str, scale: float) -> RasterLayer:
