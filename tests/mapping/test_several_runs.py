@@ -122,6 +122,38 @@ def test_runs_share_one_pass_and_equal_each_alone(
     assert "ship" in json.dumps(item) and "water" not in json.dumps(item)
 
 
+def test_the_note_says_why_a_run_with_the_same_backbone_runs_by_itself(
+    runs: dict[str, Path], scenes: Path, tmp_path: Path
+) -> None:
+    other = Path(shutil.copytree(runs["height"], tmp_path / "other"))
+    adapter = json.loads((other / "adapter.json").read_text())
+    adapter["normalization"]["offset"][0] += 1
+    (other / "adapter.json").write_text(json.dumps(adapter))
+    told: list[str] = []
+    result = mapped([runs["land"], other], scenes, tmp_path / "map", on_message=told.append)
+    text = "other runs by itself, as its normalisation (data.normalize) is not that of land"
+    assert text in result.notes[0] and f"note: {result.notes[0]}" in told
+
+
+def test_progress_counts_the_tiles_that_are_done_already(
+    runs: dict[str, Path], scenes: Path, tmp_path: Path
+) -> None:
+    seen: list[tuple[int, int]] = []
+
+    def on_progress(phase: str, done: int, total: int, seconds_left: float | None = None) -> None:
+        if phase == "tiles":
+            seen.append((done, total))
+
+    mapped(runs["height"], scenes, tmp_path / "map", on_progress=on_progress)
+    assert seen[0] == (0, 4) and seen[-1] == (4, 4)
+    tile = next((tmp_path / "map/tiles/a").glob("*.tif"))
+    tile.unlink()
+    tile.with_suffix(".json").unlink()
+    seen.clear()
+    mapped(runs["height"], scenes, tmp_path / "map", on_progress=on_progress)
+    assert seen[0] == (3, 4) and seen[-1] == (4, 4)
+
+
 def test_a_changed_backbone_runs_beside_the_shared_one(
     runs: dict[str, Path], scenes: Path, tmp_path: Path, passes: list[int]
 ) -> None:
@@ -293,4 +325,9 @@ def test_the_command_takes_several_runs(
     values = json.loads(out)
     assert code == 0 and list(values["runs"]) == ["land", "height"]
     assert values["done"] == values["tiles"] == 2
-    assert err.count("share one pass") == 1
+    assert err.count("note: land, height share one pass") == 1
+    code, out, err = geotune(
+        "map", runs["land"], runs["height"], "--scenes", scenes / "b.tif", "--out", tmp_path / "m",
+        "--tile", 256, "--no-polygons", "--no-qgis",
+    )  # fmt: skip
+    assert code == 0 and "2 of 2 tiles of 1 scene with 2 runs in" in out

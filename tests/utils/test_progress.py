@@ -27,11 +27,13 @@ def test_in_a_file_a_line_follows_each_silence(monkeypatch: pytest.MonkeyPatch) 
         shown("short", 0, 1)
         shown("short", 1, 1)
         shown("a [b]", 2, 10)
+        shown("report", 0, 1)
         time.sleep(0.25)
+        shown("report", 1, 1)
         shown("a [b]", 4, 10, 125.0)
         time.sleep(0.15)
     lines = text().splitlines()
-    assert lines[0] == "a [b]: 2 of 10, -:--:-- left"
+    assert lines[:2] == ["a [b]: 2 of 10", "report"]
     assert lines[-1] == "a [b]: 4 of 10, 0:02:05 left" and "\r" not in text()
 
 

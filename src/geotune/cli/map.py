@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from geotune.cli.console import Json, escape, message, out, print_json, show_progress
+from geotune.utils.text import pluralize
 
 
 def map_(
@@ -183,12 +184,15 @@ def map_(
     if as_json:
         print_json(asdict(result))
         return
-    done = f"{result.done:,} of {result.tiles:,} tiles of {result.scenes:,} scenes"
+    done = f"{result.done:,} of {pluralize(result.tiles, 'tile')}"
+    done += f" of {pluralize(result.scenes, 'scene')}"
+    done += f" with {len(result.runs)} runs" if result.runs else ""
     out().print(escape(f"{result.out}: {done} in {result.seconds:.1f} s"))
     for name in result.files:
         out().print(f"  {escape(f'{result.out}/{name}')}")
-    for note in (each for each in result.notes if each not in shown):
-        message(f"note: {note}")
+    for note in (f"note: {each}" for each in result.notes):
+        if note not in shown:
+            message(note)
     for each in result.failed[:10]:
         message(f"failed: {each.tile or each.scene}: {each.error}")
     if result.failed:

@@ -165,7 +165,7 @@ def map_scenes(
     def note(text: str) -> None:
         if text not in notes:
             notes.append(text)
-            on_message(text)
+            on_message(f"note: {text}")
 
     work = MapWork(maps, start, on_progress, note)
     with ExitStack() as locks:

@@ -34,13 +34,13 @@ class MapProgress:
         self._started = self._next_page = time.monotonic()
         self._tiles = self._windows = self._done = self._done_windows = 0
 
-    def start(self, tiles: Sequence[Tile]) -> None:
-        """Tiles will be computed."""
+    def start(self, tiles: Sequence[Tile], earlier: int = 0) -> None:
+        """Tiles will be computed, beside a number of `earlier` ones, which are done."""
         self._started = time.monotonic()
-        self._tiles, self._windows = len(tiles), sum(_cost(tile) for tile in tiles)
-        self._done = self._done_windows = 0
+        self._tiles, self._windows = earlier + len(tiles), sum(_cost(tile) for tile in tiles)
+        self._done, self._done_windows = earlier, 0
         if tiles:
-            self._on_progress("tiles", 0, len(tiles))
+            self._on_progress("tiles", earlier, self._tiles)
 
     def tile_done(self, tile: Tile) -> None:
         """A tile is computed, or cannot be."""

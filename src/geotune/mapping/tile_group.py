@@ -14,6 +14,7 @@ from geotune.api.predictor import LoadOptions, Predictor
 from geotune.api.shared_backbones import share_backbones, shared_passes
 from geotune.data.raster.windows import Window
 from geotune.errors import GeotuneError
+from geotune.feature_cache.cache_key import backbone_dependencies
 from geotune.inference.detection import detect_together
 from geotune.inference.sliding_window import WindowOptions
 from geotune.inference.together import MapModel, ModelsTogether
@@ -24,6 +25,12 @@ from geotune.mapping.workers import WorkerOptions
 from geotune.utils.text import join_some
 
 Row = Mapping[str, Any]
+
+_SETTINGS = {
+    "normalization": "normalisation (data.normalize)",
+    "frozen_precision": "precision (method.frozen_precision)",
+}
+"""What else than the backbone has to be equal, by the names of `backbone_dependencies`."""
 
 
 class TileGroup:
@@ -165,6 +172,22 @@ def _rows_together(
     ]
 
 
+def _difference(workers: Sequence[TileWorker], names: Sequence[str], index: int) -> str:
+    """Why a run with a frozen backbone shares it with no other."""
+    models = [each.predictor.built.model for each in workers]
+    own = backbone_dependencies(models[index])
+    for key, word in _SETTINGS.items():  # of runs that differ in nothing else
+        alike = [
+            name
+            for name, model in zip(names, models, strict=True)
+            if model.encoder.backbone_frozen
+            and {k for k, v in backbone_dependencies(model).items() if v != own[k]} == {key}
+        ]
+        if alike:
+            return f"its {word} is not that of {join_some(alike)}"
+    return f"no other has its {models[index].encoder.backbone.name}"
+
+
 def _sharing(
     workers: Sequence[TileWorker], names: Sequence[str], groups: Sequence[Sequence[int]]
 ) -> str:
@@ -176,9 +199,7 @@ def _sharing(
         if len(group) > 1:
             parts.append(f"{listed} share one pass of {backbone}")
         elif encoder.backbone_frozen:
-            parts.append(
-                f"{listed} runs by itself, as no other has its {backbone} and normalisation"
-            )
+            parts.append(f"{listed} runs by itself, as {_difference(workers, names, group[0])}")
         else:
             parts.append(f"{listed} runs by itself, as its method changes {backbone}")
     return "; ".join(parts)

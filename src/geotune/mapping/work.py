@@ -76,12 +76,11 @@ class MapWork:
         """Compute the tiles of a share that are not done; those that failed are tried again."""
         done = [self._done(each) for each in self._maps]
         index, count = share
-        self._compute(
-            {
-                number: [run for run, names in enumerate(done) if tile.tile not in names]
-                for number, tile in list(enumerate(self._tiles))[index::count]
-            }
-        )
+        runs_of = {
+            number: [run for run, names in enumerate(done) if tile.tile not in names]
+            for number, tile in list(enumerate(self._tiles))[index::count]
+        }
+        self._compute(runs_of, earlier=sum(not runs for runs in runs_of.values()))
 
     @staticmethod
     def _done(one: MapFolder) -> set[str]:
@@ -119,8 +118,8 @@ class MapWork:
             damaged.setdefault(self._numbers[name], []).append(run)
         self.progress.scene_written(run)
 
-    def _compute(self, runs_of: dict[int, list[int]]) -> None:
-        """Compute tiles, each for some runs."""
+    def _compute(self, runs_of: dict[int, list[int]], *, earlier: int = 0) -> None:
+        """Compute tiles, each for some runs; `earlier` ones count as done."""
 
         def keep(job: Job, result: dict[str, Any]) -> None:
             tile = self._tiles[job["tile"]]
@@ -133,7 +132,7 @@ class MapWork:
 
         wanted = {number: runs for number, runs in runs_of.items() if runs}
         jobs: list[Job] = [{"tile": number, "runs": runs} for number, runs in wanted.items()]
-        self.progress.start([self._tiles[number] for number in wanted])
+        self.progress.start([self._tiles[number] for number in wanted], earlier)
         self._run(jobs, keep)
 
     def _run(self, jobs: Sequence[Job], keep: Callable[[Job, dict[str, Any]], None]) -> None:

@@ -66,6 +66,14 @@ class _Phase:
             return "-:--:--"
         return str(timedelta(seconds=round(max(0.0, self.ends - time.monotonic()))))
 
+    @property
+    def text(self) -> str:
+        """Such as `: 3 of 9, 0:02:10 left`, with what is known of it; empty for a single item."""
+        counts = "" if self.total == 1 else f"{self.done} of {self.total}"
+        left = "" if self.ends is None else f"{self.remaining} left"
+        known = ", ".join(filter(None, (counts, left)))
+        return known and f": {known}"
+
 
 class _Remaining(ProgressColumn):
     def render(self, task: Task) -> Text:
@@ -146,10 +154,7 @@ class ProgressDisplay:
     def _write_lines(self) -> None:
         while not self._ended.wait(SECONDS_BETWEEN_LINES):
             with self._lock:
-                lines = [
-                    f"{escape(name)}: {phase.done} of {phase.total}, {phase.remaining} left"
-                    for name, phase in self._phases.items()
-                ]
+                lines = [escape(f"{name}{phase.text}") for name, phase in self._phases.items()]
             for line in lines:
                 self._console.print(line)
 
