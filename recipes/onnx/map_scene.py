@@ -58,6 +58,7 @@ def main(model: str, scene: str, out: str) -> None:
     profile.update(driver="GTiff", count=1, dtype="uint8", nodata=NODATA)
     with rasterio.open(out, "w", **profile) as file:
         file.write(classes, 1)
+        file.update_tags(1, **{f"class_{i}": name for i, name in enumerate(about["classes"])})
 
 
 if __name__ == "__main__":

@@ -418,3 +418,5 @@ def test_scene_mapped_without_geotune(adapter: Callable[..., Path], tmp_path: Pa
         classes = own.read(1)
         assert sorted(np.unique(classes)) == [0, 1, 255] and alone.transform == own.transform
         assert np.array_equal(alone.read(1), classes)
+        names = {key: name for key, name in own.tags(1).items() if key.startswith("class_")}
+        assert len(names) == 2 and names.items() <= alone.tags(1).items()

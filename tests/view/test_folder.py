@@ -174,6 +174,18 @@ def test_a_map_of_many_scenes_shows_its_scenes(tmp_path: Path) -> None:
     assert (content.title, content.names) == ("map", ["harbour"])
 
 
+def test_a_map_of_several_runs_shows_all_of_them(tmp_path: Path) -> None:
+    for run in ("land", "ships"):
+        (tmp_path / "map" / run).mkdir(parents=True)
+        (tmp_path / "map" / run / "plan.json").write_text("{}")
+        write_folder(tmp_path).rename(tmp_path / "map" / run / "scenes")
+    (tmp_path / "map" / ".DS_Store").write_text("of a file manager")
+    content = open_content([tmp_path / "map"], tmp_path)
+    assert (content.title, content.names) == ("land, ships", ["harbour"])
+    titles = {layer.title for layer in content.scene("harbour").layers}
+    assert {"classes (land)", "classes (ships)"} <= titles
+
+
 def test_maps_on_another_grid_are_placed_by_their_own(tmp_path: Path) -> None:
     """A run with `data.resolution` maps at another pixel size."""
     folder = write_folder(tmp_path)
