@@ -162,7 +162,8 @@ def test_a_mosaic_is_a_scene(tmp_path: Path) -> None:
 def test_shapes_have_the_colours_of_the_class_map(tmp_path: Path) -> None:
     scene = open_content([write_folder(tmp_path)], tmp_path).scene("harbour")
     (shapes,) = (layer for layer in scene.layers if isinstance(layer, FeatureLayer))
-    assert shapes.classes == CLASSES  # though the file has no background
+    assert shapes.colored_as == CLASSES  # though the file has no background
+    assert set(shapes.classes) == set(CLASSES) - {"background"}
 
 
 def test_a_map_of_many_scenes_shows_its_scenes(tmp_path: Path) -> None:

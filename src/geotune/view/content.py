@@ -172,7 +172,7 @@ def _in_colors_of_maps(
         for other in layers:
             style = other.style if isinstance(other, RasterLayer) else None
             if isinstance(style, ClassStyle) and set(layer.classes) <= set(style.classes):
-                return replace(layer, classes=style.classes)
+                return replace(layer, colored_as=style.classes)
     return layer
 
 

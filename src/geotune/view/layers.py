@@ -84,9 +84,10 @@ class FeatureLayer:
         role: what it shows.
         features: a GeoJSON FeatureCollection of the shapes on a grid, in degrees; its member
             `note` says what is not shown. Properties `class` and `score` are shown on a click.
-        classes: names, for the colours.
+        classes: names, for the legend.
         geometry: how the shapes are drawn.
         visible: whether it is shown at first.
+        colored_as: names that the colours are those of, if `classes` is a part of them.
     """
 
     title: str
@@ -95,6 +96,7 @@ class FeatureLayer:
     classes: tuple[str, ...]
     geometry: Literal["polygon", "point"] = "polygon"
     visible: bool = True
+    colored_as: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -233,7 +233,8 @@ def _answer(make: Callable[[], Reply]) -> Reply:
 def _described(layer: RasterLayer | FeatureLayer, grid: MapGrid) -> dict[str, Any]:
     values: dict[str, Any] = {"title": layer.title, "role": layer.role, "visible": layer.visible}
     if isinstance(layer, FeatureLayer):
-        legend = {"classes": class_legend(layer.classes)}
+        colors = class_legend(layer.colored_as or layer.classes)
+        legend = {"classes": [each for each in colors if each["name"] in layer.classes]}
         return {**values, "type": "features", "geometry": layer.geometry, "legend": legend}
     own = layer.grid or grid
     return {
