@@ -154,6 +154,19 @@ def test_progress_counts_the_tiles_that_are_done_already(
     assert seen[0] == (3, 4) and seen[-1] == (4, 4)
 
 
+def test_the_page_of_an_interrupted_map_says_that_it_stopped(
+    runs: dict[str, Path], scenes: Path, tmp_path: Path
+) -> None:
+    def interrupt(phase: str, done: int, total: int, seconds_left: float | None = None) -> None:
+        if (phase, done) == ("tiles", 2):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        mapped(runs["height"], scenes, tmp_path / "map", on_progress=interrupt)
+    page = (tmp_path / "map/index.html").read_text(encoding="utf-8")
+    assert "stopped" in page and "refresh" not in page and "written again" not in page
+
+
 def test_a_changed_backbone_runs_beside_the_shared_one(
     runs: dict[str, Path], scenes: Path, tmp_path: Path, passes: list[int]
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -172,13 +172,18 @@ def map_scenes(
         for each in maps:
             # one at a time writes the files of scenes, and removes what others left
             locks.enter_context(_alone(each.store, shard or "all", on_message))
-        if not combine:
-            work.compute(share)
-        if shard is None:
-            work.write_scenes(recompute=not combine)
-            results = [finish(m.store, m.plan, m.options, m.run, files) for m in maps]
-        else:
-            results = [MapResult.of_tiles(each.store, each.plan) for each in maps]
+        try:
+            if not combine:
+                work.compute(share)
+            if shard is None:
+                work.write_scenes(recompute=not combine)
+                results = [finish(m.store, m.plan, m.options, m.run, files) for m in maps]
+            else:
+                results = [MapResult.of_tiles(each.store, each.plan) for each in maps]
+        except BaseException:
+            with suppress(Exception):  # what stopped the map is reported
+                work.progress.write_pages(running=False)
+            raise
         work.progress.write_pages(running=False)
     seconds = time.perf_counter() - started
     if len(maps) == 1:
