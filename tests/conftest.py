@@ -13,6 +13,7 @@ import rasterio
 import yaml
 from rasterio.transform import from_origin
 
+from helpers.backbone_families import FAMILIES
 from helpers.hub_server import Hub, running_hub
 
 if TYPE_CHECKING:
@@ -145,19 +146,6 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
 
 
 # ---------------------------------------------------------------- backbones
-FAMILIES = {
-    "vit": "timm/test_vit",
-    "registers": "timm/test_vit2",
-    "swin": "timm/small_swin",
-    "swinv2": "timm/small_swinv2",
-    "convnext": "timm/test_convnext",
-    "resnet": "timm/test_resnet",
-    "galileo": "rslearn/galileo_nano",
-}
-"""A small backbone of each supported class; `registers` is a ViT with a register token and no class
-token."""
-
-
 @pytest.fixture(params=FAMILIES)
 def family(request: pytest.FixtureRequest) -> str:
     """Each class of backbone, by name."""

@@ -27,6 +27,7 @@ from geotune.decoders.linear import Linear
 from geotune.methods.core.encoder import Encoder
 from geotune.model import Model
 from geotune.types import Normalization
+from helpers.backbone_families import FAMILIES
 from helpers.errors import raises
 from helpers.method_cases import METHODS
 
@@ -36,14 +37,16 @@ MakeBackbone = Callable[..., Backbone]
 STATISTICS = {"running_mean", "running_var", "num_batches_tracked"}
 
 every_method = pytest.mark.parametrize("method", METHODS)
+with_and_without_stem = pytest.mark.parametrize(
+    ("family", "stem"), [*((family, 4) for family in FAMILIES), ("vit", 0)]
+)
+"""A stem is a part of its own: that an encoder can do without is shown on one backbone."""
 
 
 def methods_with(field: str) -> pytest.MarkDecorator:
     """Methods whose `Case` has this field set."""
     return pytest.mark.parametrize("method", [n for n, c in METHODS.items() if getattr(c, field)])
 
-
-with_and_without_stem = pytest.mark.parametrize("stem", [0, 4])
 
 BuildEncoder = Callable[..., Encoder]
 

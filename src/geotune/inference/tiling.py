@@ -129,9 +129,9 @@ def strip_width(
 ) -> int:
     """Width of a strip whose buffers, one window high, stay within the budget.
 
-    At least four windows, because windows at strip borders are computed twice, and at most 4096
+    At least four windows, because windows at strip borders are computed twice, and at most 8192
     columns; by default a multiple of 512, the tile size of the output.
     """
     affordable = budget_bytes // (bytes_per_pixel * window)
     minimum = -(-4 * window // multiple) * multiple
-    return max(minimum, min(4096, affordable // multiple * multiple))
+    return max(minimum, min(8192, affordable // multiple * multiple))
