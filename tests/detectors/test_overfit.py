@@ -65,7 +65,9 @@ def make_batch(oriented: bool, *counts: int) -> tuple[Tensor, list[dict[str, Ten
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", DETECTORS)
-def test_detector_overfits_a_batch(kind: str) -> None:
+def test_detector_overfits_a_batch(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # most of the time goes to the second stage's regions, of which small images need few
+    monkeypatch.setattr("geotune.detectors.two_stage.ROI_BATCH_SIZE", 64)
     network = Network(kind)
     images, targets = make_batch(bool(network.detector.oriented), 3, 4, 0, 0)
     task = make_task(
