@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from geotune.export_formats.compare import largest_difference
+from geotune.export_formats.compare import largest_difference, predictions
 from helpers.components import make_task
 from helpers.errors import raises
 
@@ -22,7 +22,7 @@ def difference(task: Any, names: tuple[str, ...], own: list[Any], found: list[An
     decoder = SimpleNamespace(postprocess=SimpleNamespace(max_detections=3))
     model = SimpleNamespace(decoder=decoder)
     run: Any = SimpleNamespace(task=task, layout="plain", output_names=names, model=model)
-    expected = [tuple(map(torch.tensor, own))]
+    expected = [[tuple(map(torch.tensor, own))]]
     return largest_difference(run, expected, lambda _: list(map(np.asarray, found)), WINDOWS)
 
 
@@ -60,6 +60,32 @@ def test_the_last_objects_of_a_full_list_may_differ() -> None:
     assert boxes_apart(own, found) == pytest.approx(0, abs=1e-6)
     shorter = (boxes[:2], [0.9, 0.8], [0] * 2)
     assert boxes_apart(own, shorter) == pytest.approx(0.5)
+
+
+def test_a_selection_that_depends_on_rounding_may_be_another_one() -> None:
+    class Run:
+        """Keeps a second object if the images are exactly as they were."""
+
+        task = make_task("detect", classes=["a"], boxes="horizontal")
+        layout, output_names = "plain", ("boxes", "scores", "classes", "image")
+        model = SimpleNamespace(
+            decoder=SimpleNamespace(postprocess=SimpleNamespace(max_detections=9))
+        )
+
+        def __call__(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            count = 2 if bool((images == 1000).all()) else 1
+            boxes = torch.tensor([BOX, [60.0, 60, 70, 70]])[:count]
+            zeros = torch.zeros(count, dtype=torch.int64)
+            return boxes, torch.tensor([0.8, 0.3])[:count], zeros, zeros
+
+    run: Any = Run()
+    windows = [{"images": np.full((1, 3, 100, 100), 1000, np.float32)}]
+    expected = predictions(run, windows)
+    for count, difference in ((2, 0.0), (1, 0.0), (0, 0.8)):
+        found = [x[:count].numpy() for x in run(torch.tensor(1000.0))]
+        assert largest_difference(run, expected, lambda _, f=found: f, windows) == pytest.approx(
+            difference
+        )
 
 
 def test_the_angle_of_a_long_box_counts() -> None:
