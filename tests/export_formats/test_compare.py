@@ -62,6 +62,13 @@ def test_the_last_objects_of_a_full_list_may_differ() -> None:
     assert boxes_apart(own, shorter) == pytest.approx(0.5)
 
 
+def test_what_fills_a_list_of_fixed_length_is_no_object() -> None:
+    filled = ([BOX, BOX], [0.8, 0.0], [0, 0])
+    assert boxes_apart(filled, ([BOX], [0.8], [0])) < 1e-6
+    assert boxes_apart(([BOX], [0.8], [0]), filled) < 1e-6
+    assert boxes_apart(([BOX], [0.0], [0]), filled) == pytest.approx(0.8)
+
+
 def test_a_selection_that_depends_on_rounding_may_be_another_one() -> None:
     class Run:
         """Keeps a second object if the images are exactly as they were."""

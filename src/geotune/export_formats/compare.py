@@ -130,6 +130,7 @@ def _objects(
 
 def _unmatched(one: Detections, other: Detections | None, side: float, longest: int) -> float:
     """The largest difference of the objects in `one` from the nearest in `other`."""
+    one = one[one.scores > 0]  # the others fill a list of fixed length
     if not len(one.scores):
         return 0.0
     near = torch.full_like(one.scores, math.inf)
