@@ -36,6 +36,7 @@ def main(model: str, scene: str, out: str) -> None:
     with rasterio.open(scene) as file:
         profile = file.profile
         image = file.read(masked=True).astype(np.float32).filled(np.nan)
+    image[~np.isfinite(image)] = np.nan
     bands, height, width = image.shape
     if bands != len(about["inputs"]["images"]["bands"]):
         sys.exit(

@@ -224,8 +224,10 @@ def test_file_that_predicts_otherwise_is_not_kept(
     half = export(folder, precision="fp16", scenes=scenes)
     assert 0 < half.largest_difference < 1e-2 and half.windows > 3
     images = pixels(1)
-    [found] = OnnxModel(half.path)({"images": images})
-    np.testing.assert_allclose(found, expected(folder, images), atol=1e-2)
+    infinite = np.where(np.isnan(images), np.float32(-np.inf), images)
+    for given in (images, infinite):
+        [found] = OnnxModel(half.path)({"images": given})
+        np.testing.assert_allclose(found, expected(folder, images), atol=1e-2)
     with raises("export-inaccurate", file=half.path, mentions=["tolerance of 1e-09"]):
         export(folder, precision="int8", scenes=scenes, tolerance=1e-9, overwrite=True)
     [kept] = OnnxModel(half.path)({"images": images})  # the earlier file stays
@@ -352,6 +354,15 @@ def test_path_that_cannot_be_written_is_refused_first(
         export(folder, out=path)
 
 
+def test_infinite_pixels_are_missing_as_in_predictions(adapter: Callable[..., Path]) -> None:
+    model, images = ExportedModel(load_adapter(adapter())), torch.from_numpy(pixels(2))
+    missing = images.isnan()
+    infinite = images.where(~missing, torch.inf)
+    infinite[0, 0] = images[0, 0].where(~missing[0, 0], -torch.inf)
+    with torch.no_grad():
+        torch.testing.assert_close(model(infinite), model(images), atol=0, rtol=0)
+
+
 def test_description_is_json_if_nan_is_nodata(adapter: Callable[..., Path]) -> None:
     config = load_adapter_config(adapter())
     model = ExportedModel(load_adapter(adapter()), nodata=float("nan"))
@@ -402,6 +413,7 @@ def test_scene_mapped_without_geotune(adapter: Callable[..., Path], tmp_path: Pa
     noise = np.random.default_rng(0).normal(500, 300, (3, 12, 10)).astype(np.float32)
     image = noise.repeat(7, 1).repeat(7, 2)
     image[:, :40, :20] = -1
+    image[:, 50:60, 30:50] = np.inf
     options = {"driver": "GTiff", "count": 3, "height": 84, "width": 70, "dtype": "float32"}
     place = {"crs": "EPSG:32633", "transform": from_origin(5e5, 5e6, 10, 10), "nodata": -1}
     with rasterio.open(scene, "w", **options, **place) as file:

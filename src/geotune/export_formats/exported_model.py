@@ -59,7 +59,7 @@ class ExportedModel(nn.Module):
     def forward(
         self, images: Tensor, time: Tensor | None = None, location: Tensor | None = None
     ) -> tuple[Tensor, ...]:
-        """Predictions for raw values `(B, C, H, W)`, NaN where invalid, or `(B, C, T, H, W)`.
+        """Predictions for raw values `(B, C, H, W)`, not finite where invalid, or with dates `T`.
 
         Maps `(B, K, H, W)`, or `(B, K)` of whole images. Horizontal boxes `(M, 4)` and points
         `(M, 2)` of all images, with scores, classes and the index of their image, `(M)` each.
@@ -68,6 +68,7 @@ class ExportedModel(nn.Module):
         """
         if self.nodata is not None:
             images = torch.where(images == self.nodata, torch.nan, images)
+        images = torch.where(images.isinf(), torch.nan, images)  # as rasters are read
         tensors = [*self.predictor.named_parameters(), *self.predictor.named_buffers()]
         single = {name: x.float() for name, x in tensors if x.dtype == torch.float16}
         outputs: tuple[Tensor, ...] = torch.func.functional_call(

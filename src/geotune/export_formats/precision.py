@@ -15,7 +15,7 @@ TOLERANCE: Mapping[str, float] = {"fp32": 1e-4, "fp16": 1e-2, "int8": 5e-2}
 """Largest accepted difference from the run's own prediction, see `compare.largest_difference`."""
 
 NORMALIZING = (
-    "Sub", "Div", "IsNaN", "Where", "Equal", "Cast", "Pad", "Reshape", "Unsqueeze",
+    "Sub", "Div", "IsNaN", "IsInf", "Where", "Equal", "Cast", "Pad", "Reshape", "Unsqueeze",
     "Shape", "Mod", "Gather", "ReduceMax", "Mul",
 )  # fmt: skip
 """Operators before the first layer. They stay in single precision: raw values may exceed the range

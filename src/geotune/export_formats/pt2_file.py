@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,8 +21,9 @@ METADATA = "geotune.json"
 
 def write_pt2(program: ExportedProgram, path: Path, description: dict[str, Any]) -> None:
     """Write a traced model and its description."""
-    with path.open("wb") as file:
-        torch.export.save(program, file, extra_files={METADATA: json.dumps(description)})
+    buffer = io.BytesIO()  # torch ends the process if the disk is full
+    torch.export.save(program, buffer, extra_files={METADATA: json.dumps(description)})
+    path.write_bytes(buffer.getbuffer())
 
 
 def read_pt2(path: Path) -> tuple[torch.nn.Module, dict[str, Any]]:

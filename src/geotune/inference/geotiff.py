@@ -17,6 +17,7 @@ import numpy as np
 import rasterio
 import rasterio.shutil
 from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.errors import NotGeoreferencedWarning
@@ -78,10 +79,10 @@ def write_errors(path: Path) -> Iterator[None]:
     """Turn write errors into a `GeotuneError` with the file."""
     try:
         yield
-    except (OSError, rasterio.errors.RasterioError) as error:
+    except (OSError, rasterio.errors.RasterioError, CPLE_BaseError) as error:
         free = shutil.disk_usage(path.parent).free / 1e9
         raise GeotuneError(
-            f"{path}: cannot be written ({error}); {free:.1f} GB are free",
+            f"{path}: cannot be written ({error.__cause__ or error}); {free:.1f} GB are free",
             code="output-not-writable",
             file=path,
         ) from error
@@ -197,6 +198,14 @@ class GeoTiffWriter:
                 bigtiff="IF_SAFER",
             )
             self.raw.unlink()
+            _read_all(self.path)
+
+
+def _read_all(path: Path) -> None:
+    """Read every block: on a full disk, GDAL closes a truncated file without an error."""
+    with rasterio.open(path) as file:
+        for _, window in file.block_windows(1):
+            file.read(window=window)
 
 
 def ground_control_points(

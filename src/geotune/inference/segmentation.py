@@ -27,6 +27,7 @@ from geotune.inference.geotiff import (
     describe_probabilities,
     scene_notes,
     write_categories,
+    write_errors,
 )
 from geotune.inference.novelty_map import NoveltyTracker
 from geotune.inference.polygon_writer import LAYER, PolygonOptions, write_polygons
@@ -289,7 +290,11 @@ def write_class_map(
 
 def _temporary(folder: Path, shape: tuple[int, int]) -> np.memmap[Any, np.dtype[np.uint8]]:
     """Scores of all pixels on disk, as a scene may be larger than the memory."""
-    return np.memmap(folder / "scores", dtype=np.uint8, mode="w+", shape=shape)
+    path, (height, width) = folder / "scores", shape
+    with write_errors(path), path.open("wb") as file:
+        for _ in range(height):  # takes the space: without any, a write to memory ends the process
+            file.write(bytes(width))
+    return np.memmap(path, dtype=np.uint8, mode="r+", shape=shape)
 
 
 def _write_polygons(
