@@ -250,6 +250,15 @@ def test_unexpected_error_is_no_traceback(
     assert "Traceback" not in err and json.loads(out)["code"] == "internal"
 
 
+def test_too_little_memory_is_no_mistake_of_geotune(
+    geotune: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # refused at once: more than there are addresses
+    monkeypatch.setattr("geotune.info.list_components", lambda category: bytes(2**62))
+    code, out, err = geotune("list", "tasks", "--json")
+    assert code == 1 and "smaller window" in err and json.loads(out)["code"] == "out-of-memory"
+
+
 def test_refusal_of_the_system_is_no_mistake_of_geotune(
     geotune: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -99,7 +99,7 @@ ERROR_CODES: dict[str, str] = {
     "pixel-size-missing": "the pixel size in metres is needed but unknown",
     # --- feature cache, memory, planning ---
     "cache-too-large": "cached features exceed train.cache_limit or the free space",
-    "out-of-memory": "memory ran out, even with the smallest possible micro-batch",
+    "out-of-memory": "memory ran out; in training even with the smallest possible micro-batch",
     "cache-not-possible": "the recipe does not allow a feature cache of this kind",
     "memory-budget": "no setting of the recipe fits the memory budget",
     # --- training, run folders, adapters ---

@@ -6,9 +6,12 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import rasterio
 
 from geotune.mapping.map_scenes import map_scenes
+from geotune.utils.text import word
 from helpers.errors import raises
 
 pytestmark = pytest.mark.usefixtures("workers_here")
@@ -55,3 +58,16 @@ def test_other_names_are_in_the_map(run: Path, scenes: Path, tmp_path: Path, nam
     files = {path.name for path in (tmp_path / "map" / "scenes").iterdir()}
     assert {f"{name}_classes.tif", f"{name}_polygons.gpkg", f"{name}.qgs"} <= files
     assert f"<strong>{name}" not in (tmp_path / "map" / "index.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("quantity", ["../../height", "tree height / m", ".."])
+def test_a_quantity_of_any_name_has_an_array_in_zarr(
+    untrained: Callable[..., Path], scenes: Path, tmp_path: Path, quantity: str
+) -> None:
+    zarr = pytest.importorskip("zarr")
+    run = untrained({"task": {"kind": "regress", "quantity": quantity, "mean": 5, "std": 2}})
+    map_scenes(run, scenes / "b.tif", tmp_path, tile=64, device="cpu", zarr=True)
+    [(name, array)] = zarr.open_group(tmp_path / "maps.zarr" / "b", mode="r").arrays()
+    assert name == word(quantity)
+    with rasterio.open(tmp_path / "scenes" / f"b_{name}.tif") as file:
+        np.testing.assert_array_equal(array[:], file.read(1))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from geotune.data.raster.windows import Window
 from geotune.data.scenes.find import find_files
 from geotune.errors import GeotuneError
 from geotune.utils.remote import ENABLED, GDAL_OPTIONS, RemotePath, gdal_name, to_path
+from helpers.errors import raises
 from helpers.range_server import FileServer, serving_files
 
 
@@ -264,3 +266,15 @@ def test_training_and_prediction_from_a_server_are_those_from_files(
     with pytest.raises(GeotuneError, match="add --remote"):
         geotune.test(runs["remote"])
     assert server.requests == []
+
+
+@pytest.mark.usefixtures("allowed")
+def test_a_server_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("aiohttp")
+    monkeypatch.setenv("GDAL_HTTP_TIMEOUT", "0.5")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        path = to_path(f"http://127.0.0.1:{silent.getsockname()[1]}/a.tif")
+        with raises("remote-unavailable", mentions=[path]):
+            path.exists()
+        with raises("remote-unavailable", mentions=[path]):
+            path.read_bytes()

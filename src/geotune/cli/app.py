@@ -38,6 +38,7 @@ from geotune.cli.unpack import unpack
 from geotune.cli.view import view
 from geotune.errors import GeotuneError
 from geotune.utils.remote import remote_reading, without_servers
+from geotune.utils.text import first_line
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 
@@ -171,7 +172,13 @@ def main() -> None:
         _print_error(argv, text, "file-access", file=Path(os.fsdecode(where)))
         sys.exit(1)
     except Exception as error:
-        _unexpected(argv, error)
+        from geotune.memory.oom import is_oom  # imports torch
+
+        if not is_oom(error):
+            _unexpected(argv, error)
+        text = f"memory ran out ({first_line(error)}); use a smaller window or batch, or fewer "
+        _print_error(argv, f"{text}processes at once", "out-of-memory")
+        sys.exit(1)
 
 
 def _unexpected(argv: Sequence[str], error: Exception) -> NoReturn:

@@ -30,6 +30,7 @@ from geotune.inference.sliding_window import (
     WindowOptions,
     sliding_window_inference,
 )
+from geotune.utils.text import word
 
 
 @dataclass(frozen=True)
@@ -192,8 +193,7 @@ def write_value_map(
     """
     started = time.perf_counter()
     check_file_stem(name)
-    slug = "".join(c if c.isalnum() else "_" for c in quantity)
-    path = out_dir / f"{name}_{slug}.tif"
+    path = out_dir / f"{name}_{word(quantity)}.tif"
     uncertainty_path = out_dir / f"{name}_uncertainty.tif"
     novelty_path = out_dir / f"{name}_novelty.tif"
     windows, pixels, total = 0, 0, 0.0

@@ -21,6 +21,7 @@ from geotune.inference.geotiff import NODATA, PROBABILITY_SCALE, ignore_missing_
 from geotune.inference.novelty_map import BANDS
 from geotune.inference.regression import ValueBlock
 from geotune.mapping.store import Store
+from geotune.utils.text import word
 
 ZARR = "maps.zarr"
 CHUNK = 512
@@ -95,13 +96,16 @@ def _layers(
 ) -> Iterable[tuple[str, NDArray[Any], Mapping[str, Any]]]:
     task: Any = predictor.built.task
     if isinstance(block, ValueBlock):
-        yield task.classes[0], block.values[0], {"units": task.unit}
+        yield word(task.classes[0]), block.values[0], {"units": task.unit}
         if len(block.values) > 1:
             yield "standard_deviation", block.values[1], {"units": task.unit}
         return
     scaled = {"scale_factor": 1 / PROBABILITY_SCALE}
     values = list(range(len(task.classes)))
-    meanings = {"flag_values": values, "flag_meanings": " ".join(map(_word, task.classes))}
+    meanings = {
+        "flag_values": values,
+        "flag_meanings": " ".join(each.replace(" ", "_") for each in task.classes),
+    }
     yield "classes", block.classes, meanings
     yield "scores", block.scores, scaled
     if block.probabilities is not None:
@@ -143,7 +147,3 @@ def _georeference(source: RasterSource) -> dict[str, Any]:
         attributes["proj:code"] = ":".join(authority) if authority else None
         attributes["proj:wkt2"] = source.crs.to_wkt()
     return attributes
-
-
-def _word(name: str) -> str:
-    return name.replace(" ", "_")

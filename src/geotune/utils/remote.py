@@ -14,6 +14,7 @@ import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
+from importlib import import_module
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -29,6 +30,8 @@ GDAL_PREFIXES = {
 
 PACKAGES = {"http": "aiohttp", "https": "aiohttp", "s3": "s3fs", "gs": "gcsfs"}
 """What fsspec needs for a scheme."""
+
+HTTP = ("http", "https")
 
 ENABLED = "GEOTUNE_REMOTE"
 """The environment variable that says so, also to worker processes."""
@@ -257,13 +260,24 @@ def _file_system(address: str) -> Any:
 
     scheme = str(scheme_of(address))
     try:
-        return fsspec.filesystem(scheme)
+        return fsspec.filesystem(scheme, **(_http_options() if scheme in HTTP else {}))
     except ImportError as error:
         package = PACKAGES[scheme]
         raise GeotuneError(
             f"{address}: reading {scheme}:// requires {package}: pip install 'geotune[remote]'",
             code="dependency-missing",
         ) from error
+
+
+def _http_options() -> dict[str, Any]:
+    """The times after which GDAL gives up, for aiohttp, which by default waits for 5 minutes."""
+    aiohttp: Any = import_module("aiohttp")
+    silent, connecting = (
+        float(os.environ.get(name, GDAL_OPTIONS[name]))
+        for name in ("GDAL_HTTP_TIMEOUT", "GDAL_HTTP_CONNECTTIMEOUT")
+    )
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=connecting, sock_read=silent)
+    return {"client_kwargs": {"timeout": timeout}}
 
 
 @contextmanager

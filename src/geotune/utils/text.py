@@ -22,6 +22,11 @@ def nfc(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
+def word(text: str) -> str:
+    """Text as a part of a file name: all but letters and digits becomes `_`."""
+    return "".join(letter if letter.isalnum() else "_" for letter in text)
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, or its type if it has none."""
     return str(error).strip().partition("\n")[0] or type(error).__name__

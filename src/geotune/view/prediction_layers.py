@@ -17,6 +17,7 @@ from geotune.data.raster.windows import Window
 from geotune.inference.geotiff import PROBABILITY_SCALE
 from geotune.report import number_format as fmt
 from geotune.utils.colors import is_background
+from geotune.utils.text import word
 from geotune.view.image_layer import image_layer, sample_values, value_limits
 from geotune.view.layers import RasterLayer, ReadFn, Role, raster_reader
 from geotune.view.styles import ClassStyle, Legend, Rgba, Row, Values, ValueStyle
@@ -54,14 +55,13 @@ def open_map(path: Path) -> MapFile:
         layers = _novelty_layers(source, with_tags.scales)
         return MapFile(source, "_novelty", layers)
     name = source.bands[0]
-    slug = "".join(c if c.isalnum() else "_" for c in name)
     if len(source.bands) == 1 and with_tags.dtypes[0].startswith("float") and source.named:
         unit = (with_tags.units[0] or "") if with_tags.units else ""
         deviation = name == "standard deviation"
         style = ValueStyle(name, *value_limits(sample_values(source)), unit)
         role: Role = "confidence" if deviation else "prediction"
         layers = [RasterLayer(name, role, raster_reader(source), style, visible=not deviation)]
-        return MapFile(source, "_uncertainty" if deviation else f"_{slug}", layers)
+        return MapFile(source, "_uncertainty" if deviation else f"_{word(name)}", layers)
     return MapFile(source, "", [image_layer(source)])
 
 
