@@ -4,7 +4,7 @@
     python benchmarks/mapping.py --sizes 2048 --growth 1024 2048
 
 Both sides map the same synthetic scene with the same network (random weights), threads, window,
-overlap and batch size, and write the class map as a GeoTIFF; each measurement is a process of its
+overlap, batch size and precision, and write the class map as a GeoTIFF; each measurement is a process of its
 own. geotune is `geotune.predict` without polygons; it blends as it goes and writes overviews and
 statistics too. TerraTorch is its `tiled_inference` with its defaults of blending, which takes the
 whole scene as a tensor and returns that of all outputs; its command line reads and writes around it
@@ -101,6 +101,7 @@ def map_with_terratorch(adapter: Path, scene: Path, out: Path) -> int:
 
     import geotune
 
+    torch.set_float32_matmul_precision("highest")  # importing TerraTorch lowers it
     model = geotune.load_adapter(adapter).model.eval()
     windows = 0
 
