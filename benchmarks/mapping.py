@@ -4,13 +4,15 @@
     python benchmarks/mapping.py --sizes 2048 --growth 1024 2048
 
 Both sides map the same synthetic scene with the same network (random weights), threads, window,
-overlap, batch size and precision, and write the class map as a GeoTIFF; each measurement is a process of its
-own. geotune is `geotune.predict` without polygons; it blends as it goes and writes overviews and
-statistics too. TerraTorch is its `tiled_inference` with its defaults of blending, which takes the
-whole scene as a tensor and returns that of all outputs; its command line reads and writes around it
-as is done here. Growth is that of `geotune.predict` with a small network.
+overlap, batch size and precision (float32, also where importing TerraTorch lowers that of matrix
+products), and write the class map as a GeoTIFF; each measurement is a process of its own. geotune
+is `geotune.predict` without polygons; it blends as it goes and writes overviews and statistics too.
+TerraTorch is its `tiled_inference` with its defaults of blending, which takes the whole scene as a
+tensor and returns that of all outputs; its command line reads and writes around it as is done here.
+Growth is that of `geotune.predict` with a small network.
 
-Peak memory is the resident memory of the process. Results are written to
+The sides take turns, and the fastest of several measurements counts: other programs of the machine
+can only make one slower. Peak memory is the resident memory of the process. Results are written to
 `benchmarks/results/mapping.json`.
 """
 

@@ -132,6 +132,7 @@ class StepProbe:
 
     def start_step(self, model: nn.Module, batch: Any) -> None:
         """Called before each step; tracks the second one."""
+        torch.set_float32_matmul_precision("highest")  # importing TerraTorch lowers it
         if len(self.ends) == 1:
             tensors = [leaf for leaf in tree_leaves(batch) if isinstance(leaf, torch.Tensor)]
             self._tracker = MemoryTracker(model, self._optimizer, tensors)
