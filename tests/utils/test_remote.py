@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,15 @@ from geotune.data.raster.open_raster import open_raster
 from geotune.data.raster.windows import Window
 from geotune.data.scenes.find import find_files
 from geotune.errors import GeotuneError
-from geotune.utils.remote import ENABLED, GDAL_OPTIONS, RemotePath, gdal_name, to_path
+from geotune.utils.remote import (
+    ENABLED,
+    GDAL_OPTIONS,
+    OFFLINE_OPTIONS,
+    RemotePath,
+    gdal_name,
+    to_path,
+    without_servers,
+)
 from helpers.errors import raises
 from helpers.range_server import FileServer, serving_files
 
@@ -109,7 +119,10 @@ WMS = """<GDAL_WMS>
 <BlockSizeX>64</BlockSizeX><BlockSizeY>64</BlockSizeY><BandsCount>1</BandsCount></GDAL_WMS>"""
 
 
-@pytest.mark.parametrize(("name", "text"), [("a.vrt", VRT), ("a.xml", WMS)])
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("a.vrt", VRT), ("b.vrt", VRT.replace("a.tif", "a.none")), ("a.xml", WMS)],
+)
 def test_local_files_that_refer_to_a_server_are_not_followed(
     server: FileServer,
     run_command: Callable[..., tuple[int, str, str]][..., tuple[int, str, str]],
@@ -119,8 +132,8 @@ def test_local_files_that_refer_to_a_server_are_not_followed(
     text: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for variable in ("no_proxy", "NO_PROXY"):
-        monkeypatch.delenv(variable, raising=False)
+    for variable in ("no_proxy", "NO_PROXY"):  # proxies are not used for these hosts
+        monkeypatch.setenv(variable, "127.0.0.1,localhost")
     (tmp_path / name).write_text(text.format(url=server.url))
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
@@ -147,7 +160,23 @@ def test_local_files_that_refer_to_a_server_are_not_followed(
         file.write(np.arange(64 * 64, dtype=np.uint8).reshape(1, 64, 64) % 2)
     code, out, err = run_command("check", recipe)
     assert code != 0 and server.requests == [], out + err
+    assert os.environ["no_proxy"] == "127.0.0.1,localhost"
     assert "it names files or services on servers" in out and "add --remote" in out
+
+
+def test_processes_that_are_started_connect_to_no_server_either(
+    server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    (tmp_path / "a.vrt").write_text(VRT.replace("a.tif", "a.none").format(url=server.url))
+    code = "import sys, rasterio; from geotune.utils.remote import stay_without_servers as stay; "
+    read = "stay(); print('read', end=' '); rasterio.open(sys.argv[1]).read()"
+    started = [sys.executable, "-c", code + read, str(tmp_path / "a.vrt")]
+    for environment in (None, {**os.environ, **OFFLINE_OPTIONS}):  # as multiprocessing, and as map
+        with without_servers():
+            ended = subprocess.run(started, env=environment, capture_output=True, text=True)
+        assert (ended.stdout, ended.returncode) == ("read ", 1)
+    assert server.requests == []
 
 
 @pytest.mark.parametrize(

@@ -19,10 +19,12 @@ from typing import Any
 
 from geotune.errors import GeotuneError
 from geotune.mapping.actor import Actor
+from geotune.utils.remote import stay_without_servers
 
 
 def serve(control: socket.socket) -> None:
     """Fork a worker for each socket that arrives, until the driver ends."""
+    stay_without_servers()
     import_module("geotune.mapping.tile_worker")
     import_module("geotune.factory.build_model")
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the system reaps the workers

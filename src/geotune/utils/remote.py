@@ -53,6 +53,9 @@ OFFLINE_OPTIONS = {
 }
 """With these, GDAL connects to no server, also for local files that refer to one."""
 
+PROXY_EXCEPTIONS = ("no_proxy", "NO_PROXY")
+"""Variables that name hosts which libcurl connects to without the proxy above."""
+
 
 @contextmanager
 def without_servers() -> Iterator[None]:
@@ -61,8 +64,26 @@ def without_servers() -> Iterator[None]:
     A local file can refer to a server: a VRT with a source at `/vsicurl/`, or the description of a
     WMS. The command line runs in it; a program that imports geotune may use GDAL as it likes.
     """
-    with _environment({} if os.environ.get(ENABLED) else OFFLINE_OPTIONS):
+    if os.environ.get(ENABLED):
         yield
+        return
+    with _environment(OFFLINE_OPTIONS):
+        stay_without_servers()
+        try:
+            yield
+        finally:
+            for name in PROXY_EXCEPTIONS:
+                if name in os.environ:
+                    os.putenv(name, os.environ[name])
+                else:
+                    os.unsetenv(name)
+
+
+def stay_without_servers() -> None:
+    """In a process that another one started: do as that one does, see `without_servers`."""
+    if OFFLINE_OPTIONS.items() <= os.environ.items():
+        for name in PROXY_EXCEPTIONS:
+            os.putenv(name, "")  # for libcurl alone: os.environ, which Python's clients read, stays
 
 
 @contextmanager
