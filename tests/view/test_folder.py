@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 from pathlib import Path
 
@@ -41,6 +43,20 @@ def test_the_image_is_that_of_the_project_or_the_option(tmp_path: Path) -> None:
     assert content.scene("harbour").layers[0].title == "confidence"
     assert "--scenes" in content.scene("harbour").notes[0]
     assert titles(folder, "harbour", scenes=[f"{moved}/*.tif"])[0] == "image"
+
+
+@pytest.mark.parametrize("stated", ["pipe", "p" * 300, "", None])
+def test_an_item_whose_image_cannot_be_opened_hides_the_image_only(
+    tmp_path: Path, stated: str | None
+) -> None:
+    folder = write_folder(tmp_path)
+    (folder / "harbour.qgs").unlink()
+    os.mkfifo(folder / "pipe")  # opening it would never end
+    text = json.dumps({"links": [{"rel": "derived_from", "href": stated}]})
+    if stated is None:
+        text = '{"links": ' + "[" * 100_000 + "]" * 100_000 + "}"
+    (folder / "harbour_item.json").write_text(text)
+    assert titles(folder, "harbour")[0] == "confidence"
 
 
 @pytest.mark.parametrize(

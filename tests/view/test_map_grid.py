@@ -139,3 +139,12 @@ def test_zoom_levels_follow_the_pixel(tmp_path: Path) -> None:
     coarse = MapGrid.of(raster("EPSG:3857", from_origin(0, 0, 16, 16)))
     assert fine.native_zoom == coarse.native_zoom + 4
     assert fine.min_zoom(16) == fine.native_zoom - 4
+
+
+@pytest.mark.parametrize("sides", [(0, 0), (10, 0), (1e-300, -1e-300)])
+def test_pixels_without_an_area_are_shown_without_a_place(sides: tuple[float, float]) -> None:
+    own = Affine(sides[0], 0, 5e5, 0, sides[1], 5e6)
+    grid = MapGrid.of(raster("EPSG:32633", own))
+    assert grid.local and grid.pixel_at(0, 0) == (40, 30)
+    placed = grid.features_to_lonlat(np.array([shapely.Point(40, 30)]), None)[0]
+    assert (placed.x, placed.y) == pytest.approx((0, 0), abs=1e-12)

@@ -8,14 +8,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import geopandas
 import numpy as np
 import pytest
+import shapely
 import yaml
 
 import geotune
 from geotune.errors import GeotuneError
 from geotune.view.layers import RasterLayer
 from geotune.view.open_content import open_content
+from geotune.view.run_content import _windows
 
 Serve = Callable[..., Any]
 
@@ -67,6 +70,18 @@ def test_worst_windows_lie_on_their_scenes(serve: Serve, run: Path) -> None:
         assert west - 1e-9 <= place["bounds"][0] < place["bounds"][2] <= east + 1e-9
         assert south - 1e-9 <= place["bounds"][1] < place["bounds"][3] <= north + 1e-9
         assert len(place["outline"]) == 5
+
+
+def test_a_window_of_a_block_lies_on_the_scene_that_was_cut(tmp_path: Path) -> None:
+    names = ["s10 block 2.1", "s1 block 1.1", "s10", "gone block 1.1"]
+    frame = geopandas.GeoDataFrame(
+        {"rank": [1, 2, 3, 4], "score": [0.1, 0.2, 0.3, 0.4], "scene": names},
+        geometry=[shapely.box(0, 0, 1, 1)] * 4,
+    )
+    frame.to_file(tmp_path / "worst_test.gpkg")
+    scenes = {f"s{number}" for number in range(100)}
+    windows = _windows(tmp_path / "worst_test.gpkg", "test", scenes)
+    assert [window.scene for window in windows] == ["s10", "s1", "s10"]
 
 
 def test_a_scene_is_predicted_on_request(serve: Serve, run: Path, tmp_path: Path) -> None:

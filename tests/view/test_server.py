@@ -7,6 +7,7 @@ import json
 import re
 import socket
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -225,6 +226,27 @@ def test_localhost_is_answered(serve: Serve, folder: Path) -> None:
 def test_nothing_is_told_without_the_token(serve: Serve, folder: Path, path: str) -> None:
     answer = serve(folder).ask(path, token=False)
     assert answer.status == 404 and b"harbour" not in answer.body
+
+
+def test_the_address_on_a_browser_s_command_line_works_once(serve: Serve, folder: Path) -> None:
+    client = serve(folder)
+    target = client.server.opening_address.partition(f":{client.server.port}")[2]
+    assert client.server.token not in target
+    assert client.ask(target, "HEAD", token=False).status == 404
+    assert client.ask(f"{target}overview", token=False).status == 404
+    assert client.ask(target, token=False, Host="evil.example").status == 421
+    first = client.ask(target, token=False)
+    assert (first.status, first.headers["Location"]) == (303, f"/{client.server.token}/")
+    assert first.headers["Cache-Control"] == "no-store"
+    again = client.ask(target, token=False)
+    assert again.status == 404 and client.server.token.encode() not in again.body
+
+
+def test_many_connections_at_once_are_answered(serve: Serve, folder: Path) -> None:
+    client = serve(folder)
+    with ThreadPoolExecutor(100) as pool:
+        answers = list(pool.map(lambda _: client.ask("overview").status, range(100)))
+    assert answers == [200] * 100
 
 
 def test_another_site_may_not_start_anything(serve: Serve, folder: Path) -> None:

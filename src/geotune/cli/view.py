@@ -55,7 +55,7 @@ def view(
             out().print(escape(server.address))
             message("Ctrl+C ends it.")
             if browser:
-                webbrowser.open(server.address)
+                webbrowser.open(server.opening_address)
             try:
                 server.serve_forever()
             except KeyboardInterrupt:

@@ -103,12 +103,14 @@ def _open_scene(
 ) -> Part:
     part = maps_of(paths, name)
     has_image = any(layer.role == "image" for _, layers in part.rasters for layer in layers)
-    if image is None and not has_image:
-        stated = row.get("path") or _stated_image(folder, name)
-        image = None if not stated else folder / stated
-        if image is not None and not image.exists():
-            part.notes.append(f"{image}: the image of the scene is not there; name it by --scenes")
-            image = None
+    stated = row.get("path") or _stated_image(folder, name)
+    if image is None and not has_image and stated:
+        if _is_image(folder / stated):
+            image = folder / stated
+        else:
+            part.notes.append(
+                f"{folder / stated}: the image of the scene is not there; name it by --scenes"
+            )
     if image is not None:
         try:
             source = open_raster(image)
@@ -138,11 +140,21 @@ def _stated_image(folder: Path, name: str) -> str | None:
     )
 
 
+def _is_image(path: Path) -> bool:
+    """Whether a path is a file or a folder, and no pipe or device, which may never end."""
+    try:
+        return path.is_file() or path.is_dir()
+    except OSError:  # such as a name that is too long
+        return False
+
+
 def _described(path: Path, read: Callable[[Path], str | None]) -> str | None:
     """What a file states of the image; None if it is missing, huge or damaged."""
     try:
         return read(path) if path.stat().st_size <= MAX_DESCRIPTION_BYTES else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, Xml.ParseError):
+    except (
+        OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, Xml.ParseError
+    ):  # fmt: skip
         return None
 
 

@@ -84,6 +84,8 @@ class MapGrid:
         own = raster.transform
         if raster.area is not None:
             own = own @ Affine.translation(raster.area.col, raster.area.row)
+        if own.is_degenerate:  # pixels without an area
+            return cls._local(raster.shape, Affine.identity())
         crs, transform = raster.crs, own
         control = raster.control_points
         if control is not None and len(control.points) >= 3:

@@ -48,12 +48,14 @@ class Reply(NamedTuple):
         type: media type.
         body: the content.
         lasting: whether the browser may keep it.
+        location: the address that it is sent on to.
     """
 
     status: int
     type: str
     body: bytes
     lasting: bool = False
+    location: str = ""
 
 
 class Pages:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from geotune.api.run import load_run
 from geotune.config import Recipe
 from geotune.data.scenes.scene import Scene
+from geotune.data.splits.spatial_blocks import scene_of_block
 from geotune.errors import GeotuneError
 from geotune.factory.build_data import open_data
 from geotune.registry import SPLITTERS
@@ -103,10 +103,10 @@ def _windows(path: Path, split: str, names: set[str]) -> list[WorstWindow]:
     rows, shapes, crs = read_windows(path)
     windows = []
     for row, shape in zip(rows, shapes, strict=True):
-        # a scene that was cut into blocks has the block at the end of its name
-        name: Any = str(row["scene"])
-        name = name if name in names else next((n for n in names if name.startswith(n)), None)
-        if name is not None:
+        name = str(row["scene"])
+        if name not in names:
+            name = scene_of_block(name)
+        if name in names:
             windows.append(
                 WorstWindow(split, int(row["rank"]), float(row["score"]), name, shape, crs)
             )

@@ -1,7 +1,8 @@
 """The server of the map, for this machine only.
 
 It listens on 127.0.0.1. Every address starts with a random token, so that other users of the
-machine cannot read the images. Requests that name another host are refused, so that a page of the
+machine cannot read the images. A browser is opened with another address, which works once: others
+can read its command line. Requests that name another host are refused, so that a page of the
 web cannot reach the server through a name of its own (DNS rebinding). Files are addressed by
 number, never by name.
 """
@@ -14,6 +15,7 @@ import logging
 import math
 import re
 import secrets
+import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -66,10 +68,12 @@ class MapServer(ThreadingHTTPServer):
     daemon_threads = True
     allow_reuse_address = True
     block_on_close = False
+    request_queue_size = 128  # connections that wait for a thread; the system drops more
 
     def __init__(self, content: MapContent, port: int = 0) -> None:
         self.pages = Pages(content)
         self.token = secrets.token_urlsafe(16)
+        self._key, self._key_taken = secrets.token_urlsafe(16), threading.Lock()
         try:
             super().__init__((HOST, port), _Handler)
         except OverflowError as error:
@@ -95,6 +99,16 @@ class MapServer(ThreadingHTTPServer):
     def address(self) -> str:
         """The address to open in a browser."""
         return f"http://{HOST}:{self.port}/{self.token}/"
+
+    @property
+    def opening_address(self) -> str:
+        """An address that leads to `address` at the first request, and nowhere afterwards."""
+        return f"http://{HOST}:{self.port}/{self._key}/"
+
+    def take_key(self, key: str) -> bool:
+        """Whether `key` is that of `opening_address`; it is used up then."""
+        same = hmac.compare_digest(key.encode(), self._key.encode())
+        return same and self._key_taken.acquire(blocking=False)
 
     @property
     def hosts(self) -> tuple[str, ...]:
@@ -141,6 +155,8 @@ class _Handler(BaseHTTPRequestHandler):
             _, token, rest = url.path.split("/", 2)
         except ValueError:
             return not_found()
+        if self.command == "GET" and not rest and self.server.take_key(token):
+            return Reply(303, "text/plain", b"", location=f"/{self.server.token}/")
         if not hmac.compare_digest(token.encode(), self.server.token.encode()):
             return Reply(
                 404, "text/plain", b"not found: open the address that geotune view printed"
@@ -189,6 +205,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(reply.body)))
         keep = "private, max-age=3600" if reply.lasting and reply.status == 200 else "no-store"
         self.send_header("Cache-Control", keep)
+        if reply.location:
+            self.send_header("Location", reply.location)
         for name, value in HEADERS.items():
             self.send_header(name, value)
         if self.close_connection:

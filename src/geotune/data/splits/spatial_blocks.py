@@ -27,6 +27,14 @@ from geotune.datasets.base import SPLIT_NAMES
 from geotune.errors import GeotuneError
 from geotune.utils.text import join_some
 
+_BLOCK = " block "
+"""Between the name of a scene and the number of its block."""
+
+
+def scene_of_block(name: str) -> str:
+    """The name of the scene that a block with this name was cut from."""
+    return name.rpartition(_BLOCK)[0]
+
 
 def split_by_blocks(
     scenes: Sequence[Scene], options: BlockSplitOptions, *, failed: Sequence[str] = ()
@@ -98,7 +106,7 @@ def _cut(scene: Scene, side: str, buffer: str) -> list[Scene] | None:
     blocks = []
     for i, (top, bottom) in enumerate(rows):
         for j, (left, right) in enumerate(cols):
-            name = f"{scene.name} block {i + 1}.{j + 1}"
+            name = f"{scene.name}{_BLOCK}{i + 1}.{j + 1}"
             raster = scene.raster.crop(Window(top, left, bottom - top, right - left))
             blocks.append(replace(scene, name=name, group=name, raster=raster))
     return blocks
