@@ -208,6 +208,8 @@ TAMPERED: dict[str, Callable[[dict[str, Any]], object]] = {
     "no prediction": lambda c: c.pop("prediction"),
     "no window": lambda c: c["prediction"].pop("window"),
     "unknown setting": lambda c: c["prediction"].update(other=1),
+    "window is too large": lambda c: c["prediction"].update(window=10**30),
+    "method is half a character": lambda c: c["method"].update(kind="\ud800"),
     "hash is a number": lambda c: c.update(hash=3),
     "method is a list": lambda c: c.update(method=["est"]),
 }

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, model_validator
 
 from geotune.config.base import OptionsModel, Share
 from geotune.config.data_options import QualityOptions
@@ -23,6 +23,8 @@ from geotune.types import Normalization
 FORMAT = 2
 TENSORS = "adapter.safetensors"
 ADAPTER_CONFIG = "adapter.json"
+MAX_WINDOW = 2**20
+"""Largest side of a window in pixels."""
 NOVELTY = "novelty.safetensors"
 """Statistics of training features beside an adapter, if there are some."""
 
@@ -76,7 +78,7 @@ class PredictionSettings(OptionsModel):
         novelty: hash of the statistics of training features; None without them.
     """
 
-    window: PositiveInt
+    window: int = Field(ge=1, le=MAX_WINDOW)
     resolution_m: PositiveFloat | None = None
     bands: list[str] | dict[str, list[str]] | None = None
     nodata: Nodata | None = None
@@ -142,6 +144,7 @@ def load_adapter_config(folder: Path) -> AdapterConfig:
             file=path,
         ) from error
     try:
+        json.dumps(values, ensure_ascii=False).encode()  # raises for text that no file can hold
         if values["format"] != FORMAT:
             raise GeotuneError(
                 f"{path}: found format {values['format']!r}, expected {FORMAT}; use the geotune "

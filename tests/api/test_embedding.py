@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,10 +14,13 @@ import rasterio
 import torch
 
 from geotune.api.embedding import embed
+from geotune.api.novelty import write_novelty
+from geotune.api.prediction import predict
 from geotune.config import parse_recipe
 from geotune.factory.build_data import build_data
 from geotune.factory.build_model import build_training, load_adapter
 from geotune.factory.save_model import save_model
+from geotune.inference.novelty import NoveltyReference
 from geotune.normalization import choose_normalization
 from geotune.types import BandStatistics
 from helpers.errors import raises
@@ -204,3 +209,32 @@ def test_the_command(
     assert code == 0, err
     assert "dimensions, a cell of 16 pixels" in out and "a_features.tif" in out
     assert geotune("embed", folder, "--out", tmp_path)[0] == 1
+
+
+def test_an_input_is_not_replaced(
+    adapter: Callable[..., Path], tiny_scenes: Path, tmp_path: Path
+) -> None:
+    run = adapter({"kind": "full", "stem_width": 0})
+    for name in ("a", "a_features", "a_classes"):
+        shutil.copy(tiny_scenes / "scenes" / "a.tif", tmp_path / f"{name}.tif")
+    before = (tmp_path / "a_features.tif").read_bytes()
+    for command, name in ((embed, "a_features.tif"), (predict, "a_classes.tif")):
+        path = tmp_path / name
+        with raises("output-exists", file=path, mentions=["is an input"]):
+            command(run, [tmp_path / "a.tif", path], tmp_path)
+        assert path.read_bytes() == before
+    assert len(embed(run, tmp_path / "a*.tif", tmp_path / "maps").scenes) == 3
+
+
+def test_a_reference_of_another_model_is_refused(
+    adapter: Callable[..., Path], tiny_scenes: Path, tmp_path: Path
+) -> None:
+    run = adapter({"kind": "full", "stem_width": 0})
+    features = torch.randn(100, 7, generator=torch.Generator().manual_seed(0))
+    reference = NoveltyReference.fit(features[:50], features[50:])
+    values = json.loads((run / "adapter.json").read_text())
+    values["prediction"]["novelty"] = write_novelty(run, reference)
+    (run / "adapter.json").write_text(json.dumps(values))
+    with raises("adapter-mismatch", mentions=["features of 7 numbers"]):
+        predict(run, tiny_scenes / "scenes" / "a.tif", tmp_path / "maps", novelty=True)
+    assert not (tmp_path / "maps").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import geopandas
@@ -159,3 +160,29 @@ def test_objects_get_the_novelty_of_their_centre(tmp_path: Path) -> None:
     assert geopandas.read_file(package).novelty.tolist() == [0.25, 0.75]
     written = json.loads(text.read_text())["features"]
     assert [each["properties"]["novelty"] for each in written] == [0.25, 0.75]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"mean": torch.zeros(7)},
+        {"mean": torch.full((12,), torch.nan)},
+        {"components": torch.zeros(3, 12)},
+        {"scale": torch.zeros(12)},
+        {"residual": torch.tensor([-1.0])},
+        {"quantiles": torch.zeros(8)},
+        {"quantiles": torch.zeros(0)},
+        {"quantiles": torch.tensor([3.0, 1.0, 2.0])},
+        {"mean": torch.zeros(12, dtype=torch.int64)},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_statistics_that_no_training_gives_are_refused(
+    reference: NoveltyReference, tmp_path: Path, changes: dict[str, torch.Tensor]
+) -> None:
+    path = tmp_path / "novelty.safetensors"
+    reference.save(path)
+    assert len(NoveltyReference.load(path).mean) == 12
+    replace(reference, **changes).save(path)
+    with raises("adapter-invalid", file=path):
+        NoveltyReference.load(path)

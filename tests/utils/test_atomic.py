@@ -58,6 +58,11 @@ def test_paths_that_cannot_be_written_are_known_before(tmp_path: Path) -> None:
     check_writable(tmp_path / "new" / "folder" / "file")
     assert not (tmp_path / "new").exists()
     (tmp_path / "file").touch()
+    for special in ("/dev/null", tmp_path / "pipe"):  # a rename would replace it
+        if special != "/dev/null":
+            os.mkfifo(special)
+        with raises("output-not-writable", file=special, mentions=["device or pipe"]):
+            check_writable(Path(special))
     check_writable(tmp_path / "file")
     for path, mention in ((tmp_path, "is a folder"), (tmp_path / "file" / "a" / "b", "is a file")):
         with raises("output-not-writable", file=path, mentions=[mention]):

@@ -10,7 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geotune.adapter_config import AdapterConfig, load_adapter_config
-from geotune.api.predicted_scenes import PredictedScenes, SceneOptions, missed_notes
+from geotune.api.predicted_scenes import (
+    PredictedScenes,
+    SceneOptions,
+    check_inputs_stay,
+    missed_notes,
+)
 from geotune.api.recipes import OnMessage, as_recipe, ignore_message
 from geotune.config import Recipe
 from geotune.data.raster.source import RasterSource
@@ -140,6 +145,8 @@ def embed(
     opened = PredictedScenes(embedder.source, embedder.config, files)
     sources = opened.open(opened.find(patterns))
     require_dates(sources, features.backbone.timesteps)
+    if maps:
+        check_inputs_stay(sources, out, ["features"])
     from geotune.api.environment import pick_device
     from geotune.inference.cell_grid import CellGrid
     from geotune.inference.embedding import embed_scene

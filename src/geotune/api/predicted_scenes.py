@@ -105,6 +105,30 @@ class PredictedScenes:
         return opened
 
 
+def check_inputs_stay(
+    sources: Mapping[str, RasterSource], out: Path, endings: Sequence[str]
+) -> None:
+    """Raise `GeotuneError` if a map would replace an image that is read.
+
+    Args:
+        sources: images by name.
+        out: folder of the maps `<name>_<ending>.tif`.
+        endings: of all maps of a scene.
+    """
+    inputs = {path.resolve() for source in sources.values() for path in source.files}
+    for name in sources:
+        for ending in endings:
+            path = out / f"{name}_{ending}.tif"
+            if path.resolve() in inputs:
+                raise GeotuneError(
+                    f"{path}: is an input, and the {ending} of {name} would replace it; choose "
+                    "another --out, or leave it out of the scenes",
+                    code="output-exists",
+                    key="--out",
+                    file=path,
+                )
+
+
 def missed_notes(patterns: Sequence[str]) -> list[str]:
     """Notes of images that the patterns miss by upper and lower case alone."""
     return [issue.text for issue in missed_images(by_modality(patterns), key=None)]

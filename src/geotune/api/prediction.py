@@ -9,7 +9,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geotune.api.predicted_scenes import PredictedScenes, SceneOptions, missed_notes
+from geotune.api.predicted_scenes import (
+    PredictedScenes,
+    SceneOptions,
+    check_inputs_stay,
+    missed_notes,
+)
 from geotune.api.predictor import LoadOptions, PredictOptions, Predictor, predicting_adapter
 from geotune.api.scene_writers import Predicted, with_notes, write_table
 from geotune.data.scenes.find import Names
@@ -139,6 +144,7 @@ def predict(
         pick_device(device),
     )
     predictor.check_sources(sources)
+    check_inputs_stay(sources, out, predictor.map_endings)
     missed, classes = missed_notes(patterns), predictor.built.task.classes
     items = PredictionItems(predictor.adapters, out, classes) if stac else None
     if predictor.kind == "table":

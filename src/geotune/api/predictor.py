@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from geotune.adapter_config import AdapterConfig, load_adapter_config
+from geotune.adapter_config import NOVELTY, AdapterConfig, load_adapter_config
 from geotune.api.class_thresholds import class_thresholds, missed_thresholds
 from geotune.api.novelty import load_novelty
 from geotune.api.recipes import pretraining_error
@@ -19,6 +19,7 @@ from geotune.factory.build_data import require_dates
 from geotune.hub.download import AdapterSource, adapter_source
 from geotune.inference.further_formats import FeatureFormat, Shape
 from geotune.inference.polygon_writer import PolygonOptions
+from geotune.utils.text import word
 
 if TYPE_CHECKING:
     from geotune.factory.build_model import BuiltModel
@@ -121,6 +122,14 @@ class Predictor:
             encoder = self.built.model.encoder
             stem_maps = len(encoder.taps) - len(encoder.reader.taps)
             self.novelty = NoveltyTracker(reference, stem_maps)
+            width = sum(tap.channels for tap in encoder.taps[stem_maps:])
+            if len(reference.mean) != width:
+                raise GeotuneError(
+                    f"{adapter.folder / NOVELTY}: found features of {len(reference.mean)} numbers, "
+                    f"and the model has {width}; copy the file again",
+                    code="adapter-mismatch",
+                    file=adapter.folder / NOVELTY,
+                )
         self.kind = self.built.task.output_kind
         others = [load(_checked_member(each, adapter, config)) for each in self.adapters[1:]]
         _check_options(options, self.kind, adapter.folder)
@@ -152,6 +161,16 @@ class Predictor:
         """Window side in pixels."""
         window = self.options.window
         return self.config.prediction.window if window is None else window
+
+    @property
+    def map_endings(self) -> list[str]:
+        """What the names of a scene's maps end with."""
+        endings = {
+            "classes": ["classes", "probabilities", "uncertainty", "novelty"],
+            "values": [*map(word, self.built.task.classes), "uncertainty", "novelty"],
+            "objects": ["novelty"],
+        }
+        return endings.get(self.kind, [])
 
     @property
     def layer(self) -> str:

@@ -124,6 +124,7 @@ class NoveltyReference:
                 metadata: Mapping[str, str] = file.metadata()
                 tensors = {name: file.get_tensor(name) for name in _FIELDS}
             train, val = json.loads(metadata["novelty"])["windows"]
+            _check(tensors)
             return NoveltyReference(**tensors, windows=(int(train), int(val)))
         except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
             raise GeotuneError(
@@ -132,6 +133,25 @@ class NoveltyReference:
                 code="adapter-invalid",
                 file=path,
             ) from error
+
+
+def _check(tensors: Mapping[str, Tensor]) -> None:
+    """Raise `ValueError` for tensors that `NoveltyReference.fit` does not give."""
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    width, count = len(tensors["mean"]), len(tensors["variances"])
+    expected = {"mean": (width,), "scale": (width,), "components": (count, width),
+                "variances": (count,), "residual": (1,),
+                "quantiles": (max(2, len(tensors["quantiles"])),)}  # fmt: skip
+    for name, shape in expected.items():
+        if shapes[name] != shape or tensors[name].dtype != torch.float32:
+            raise ValueError(f"{name} has shape {shapes[name]}, expected {shape} as float32")
+        if not tensors[name].isfinite().all():
+            raise ValueError(f"{name} is not finite")
+    quantiles = tensors["quantiles"]
+    if (quantiles.diff() < 0).any() or not quantiles[-1] > 0:
+        raise ValueError("quantiles do not ascend to a positive distance")
+    if any((tensors[name] <= 0).any() for name in ("scale", "variances", "residual")):
+        raise ValueError("scale, variances and residual are not positive")
 
 
 def window_features(maps: FeatureMaps, images: Tensor, skip: int) -> Tensor:

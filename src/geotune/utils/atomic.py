@@ -57,6 +57,8 @@ def check_writable(path: Path) -> None:
     """Raise `OutputError` if a file cannot be written to `path`, before the work for it starts."""
     if path.is_dir():
         raise OutputError(f"{path}: is a folder; expected a file: name one in it", file=path)
+    if path.exists() and not path.is_file():
+        raise OutputError(f"{path}: is a device or pipe; expected a file", file=path)
     folder = path.parent
     while not folder.exists():
         folder = folder.parent
