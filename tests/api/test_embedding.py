@@ -226,6 +226,25 @@ def test_an_input_is_not_replaced(
     assert len(embed(run, tmp_path / "a*.tif", tmp_path / "maps").scenes) == 3
 
 
+def test_files_of_an_earlier_run_are_named(
+    adapter: Callable[..., Path], tiny_scenes: Path, tmp_path: Path
+) -> None:
+    run, scene = adapter({"kind": "full", "stem_width": 0}), tiny_scenes / "scenes" / "a.tif"
+    out = tmp_path / "maps"
+    both = embed(run, scene, out, pooled=True)
+    assert not any("earlier run" in note for note in both.notes)
+    for options, name in (({}, "features.parquet"), ({"maps": False, "pooled": True}, "a_feat")):
+        notes = embed(run, scene, out, **options).notes
+        [note] = [each for each in notes if "earlier run" in each]
+        assert f"found {name}" in note
+    [first] = predict(run, scene, out, uncertainty=True)
+    assert not any("earlier run" in note for note in first.notes)
+    [again] = predict(run, scene, out, polygons=False)
+    [note] = [each for each in again.notes if "earlier run" in each]
+    assert "found a_uncertainty.tif, a_polygons.gpkg of" in note
+    assert {path.name for path in first.files} <= {path.name for path in out.iterdir()}
+
+
 def test_a_reference_of_another_model_is_refused(
     adapter: Callable[..., Path], tiny_scenes: Path, tmp_path: Path
 ) -> None:

@@ -14,6 +14,7 @@ from geotune.api.predicted_scenes import (
     PredictedScenes,
     SceneOptions,
     check_inputs_stay,
+    kept_notes,
     missed_notes,
 )
 from geotune.api.recipes import OnMessage, as_recipe, ignore_message
@@ -195,9 +196,13 @@ def embed(
                 unlike = compare_images({name: scene}, settings.images)
                 result = replace(result, notes=(*unlike, *result.notes))
             results.append(result)
+    written = {path for result in results for path in result.files}
+    made = out / TABLE if table is not None and table.windows else None
+    maps_and_table = [out / f"{name}_features.tif" for name in sources] + [out / TABLE]
+    notes += kept_notes(maps_and_table, written if made is None else {*written, made})
     return EmbedResult(
         results,
-        out / TABLE if table is not None and table.windows else None,
+        made,
         features.tap.name,
         features.tap.channels,
         grid.stride,

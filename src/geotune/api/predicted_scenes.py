@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from geotune.data.scenes.open_scenes import by_modality, list_scenes, missed_ima
 from geotune.data.scenes.quality import mask_file, with_quality
 from geotune.errors import GeotuneError
 from geotune.hub.download import AdapterSource
+from geotune.utils.text import join_some
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +128,23 @@ def check_inputs_stay(
                     key="--out",
                     file=path,
                 )
+
+
+def kept_notes(paths: Sequence[Path], written: Collection[Path]) -> list[str]:
+    """A note of files that an earlier run left among those that were written.
+
+    Args:
+        paths: files that belong to the same scenes; those that do not exist are left out.
+        written: files that are new.
+    """
+    kept = [path for path in paths if path not in written and path.exists()]
+    if not kept:
+        return []
+    names = join_some([path.name for path in kept])
+    return [
+        f"{kept[0].parent}: found {names} of an earlier run, which may not fit the new files; "
+        "remove them, or choose another --out"
+    ]
 
 
 def missed_notes(patterns: Sequence[str]) -> list[str]:

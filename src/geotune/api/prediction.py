@@ -13,6 +13,7 @@ from geotune.api.predicted_scenes import (
     PredictedScenes,
     SceneOptions,
     check_inputs_stay,
+    kept_notes,
     missed_notes,
 )
 from geotune.api.predictor import LoadOptions, PredictOptions, Predictor, predicting_adapter
@@ -171,4 +172,9 @@ def predict(
                 result = replace(written, further_paths=further.add(package, source, name))
             result = with_notes(result, scene_notes)
             results.append(result if items is None else items.write(result, {name: source}))
+    endings = [f"{each}.tif" for each in predictor.map_endings]
+    endings += [f"{layer}{suffix}" for suffix in (".gpkg", ".geojson", ".parquet")]
+    written = {path for result in results for path in result.files}
+    kept = kept_notes([out / f"{name}_{each}" for name in sources for each in endings], written)
+    results[0] = with_notes(results[0], kept)
     return results
