@@ -129,10 +129,10 @@ def test_the_note_says_why_a_run_with_the_same_backbone_runs_by_itself(
     adapter = json.loads((other / "adapter.json").read_text())
     adapter["normalization"]["offset"][0] += 1
     (other / "adapter.json").write_text(json.dumps(adapter))
-    told: list[str] = []
-    result = mapped([runs["land"], other], scenes, tmp_path / "map", on_message=told.append)
+    messages: list[str] = []
+    result = mapped([runs["land"], other], scenes, tmp_path / "map", on_message=messages.append)
     text = "other runs by itself, as its normalisation (data.normalize) is not that of land"
-    assert text in result.notes[0] and f"note: {result.notes[0]}" in told
+    assert text in result.notes[0] and f"note: {result.notes[0]}" in messages
 
 
 def test_progress_counts_the_tiles_that_are_done_already(

@@ -49,7 +49,7 @@ def files_below(folder: Path, is_leaf: Callable[[Path], bool] = lambda path: Fal
 
 
 def ogr_path(path: Path) -> str:
-    """How pyogrio is told of a local file: it reads a path as an address, cut at `;` and `!`.
+    """The name of a local file for pyogrio, which reads a path as an address, cut at `;` and `!`.
 
     Raises `GeotuneError` for a path with `!`, which cannot be escaped.
     """
