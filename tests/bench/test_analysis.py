@@ -21,6 +21,7 @@ from geotune.bench.analysis import (
     combine_tables,
     compare,
 )
+from geotune.bench.comparison_tables import combined_notes
 from geotune.bench.grid import RunSpec, expand
 from geotune.bench.hparam_search import Objective
 from geotune.bench.measured_runs import Coverage, pool_folds
@@ -368,6 +369,32 @@ def test_tables_are_combined_over_recipes(tables_of: Tables) -> None:
     assert combined.differences["est"].mean == pytest.approx(np.mean(relative))
     assert combined.differences["est"].verdict in ("better", "equivalent", "not inferior")
     assert combine_tables(tables[:1], Compare()) == []
+
+
+@pytest.mark.parametrize("failed", [False, True])
+def test_a_method_is_combined_over_the_data_sets_on_which_it_was_compared(
+    tables_of: Tables, failed: bool
+) -> None:
+    """An unfinished data set changes nothing; one on which the method failed takes its verdict."""
+    tables = [
+        replace(table, context={"recipe": city})
+        for city, table in zip(GAPS, tables_of(_values), strict=True)
+    ]
+    complete, incomplete = tables[:4], tables[4]
+    est = replace(line_of(incomplete, "est"), difference=None, runs=[], errors=["out of memory"])
+    others = [line for line in incomplete.lines if line.method == "full"]
+    lora = replace(line_of(incomplete, "est"), method="lora")
+    incomplete = replace(incomplete, lines=[*others, *([est, lora] if failed else [])])
+    [before] = combine_tables(complete, Compare())
+    [after] = combine_tables([*complete, incomplete], Compare())
+    difference = after.differences["est"]
+    assert difference.mean == before.differences["est"].mean
+    if failed:
+        assert difference.verdict == "no verdict" and difference.reason == "failed on oslo"
+        assert after.recipes == list(GAPS)[:5] and math.isnan(after.by_recipe["est"][4])
+        assert "not compared there" in combined_notes(after, Compare())
+    else:
+        assert after == before and "not compared" not in combined_notes(after, Compare())
 
 
 def test_gaps_are_averaged_over_seeds_by_held_out_regions(tables_of: Tables) -> None:

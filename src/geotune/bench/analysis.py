@@ -27,6 +27,7 @@ from geotune.bench.statistics import (
 )
 from geotune.bench.suite import Compare
 from geotune.metrics.spatial_units import MIN_UNITS
+from geotune.report import number_format as fmt
 from geotune.utils.text import pluralize
 
 MAX_NAMED_REGIONS = 3
@@ -110,9 +111,9 @@ class CombinedTable:
 
     Attributes:
         context: what the combined tables have in common.
-        recipes: the data sets.
-        differences: over all data sets, by method.
-        by_recipe: the relative difference on each data set, by method.
+        recipes: the data sets on which any method was compared.
+        differences: over the data sets on which the method was compared, by method.
+        by_recipe: the relative difference on each data set, by method; NaN where not compared.
     """
 
     context: Labels
@@ -123,33 +124,66 @@ class CombinedTable:
 
 
 def combine_tables(tables: Sequence[ComparisonTable], options: Compare) -> list[CombinedTable]:
-    """Combine tables that differ in the recipe only, for methods that all of them compare."""
+    """Combine tables that differ in the recipe only, for methods compared in several of them.
+
+    A suite may be unfinished, and a method need not fit every backbone, so that a method may be
+    missing on a data set. One that failed there gets no verdict: leaving out the data sets on
+    which a method fails would favour it.
+    """
     groups: dict[tuple[Any, ...], list[ComparisonTable]] = {}
     for table in tables:
+        if not any(line.difference for line in table.lines):
+            continue
         others = {axis: label for axis, label in table.context.items() if axis != "recipe"}
         groups.setdefault((table.reference, *others.items()), []).append(table)
     combined = []
     for (reference, *context), group in groups.items():
-        found: dict[str, list[Difference]] = {}
-        for line in (line for table in group for line in table.lines):
-            if line.difference is not None:
-                found.setdefault(line.method, []).append(line.difference)
-        common = {name: each for name, each in found.items() if len(each) == len(group) > 1}
-        if common:
-            level_of = levels(options.level, [*common], options.primary)
+        methods = dict.fromkeys(line.method for table in group for line in table.lines)
+        lines = {name: [_line_of(table, name) for table in group] for name in methods}
+        found = {
+            name: each
+            for name, each in lines.items()
+            if sum(line is not None and line.difference is not None for line in each) > 1
+        }
+        if found:
+            level_of = levels(options.level, [*found], options.primary)
+            recipes = [table.recipe for table in group]
             combined.append(
                 CombinedTable(
                     dict(context),
                     reference,
-                    [table.recipe for table in group],
+                    recipes,
                     {
-                        name: combine(each, level_of[name], options.margin)
-                        for name, each in common.items()
+                        name: _combine(each, recipes, level_of[name], options.margin)
+                        for name, each in found.items()
                     },
-                    {name: [d.relative for d in each] for name, each in common.items()},
+                    {
+                        name: [
+                            line.difference.relative if line and line.difference else math.nan
+                            for line in each
+                        ]
+                        for name, each in found.items()
+                    },
                 )
             )
     return combined
+
+
+def _line_of(table: ComparisonTable, method: str) -> MethodSummary | None:
+    return next((line for line in table.lines if line.method == method), None)
+
+
+def _combine(
+    lines: Sequence[MethodSummary | None], recipes: Sequence[str], level: float, margin: float
+) -> Difference:
+    differences = [line.difference for line in lines if line and line.difference]
+    failed = [
+        recipe
+        for recipe, line in zip(recipes, lines, strict=True)
+        if line and line.errors and line.difference is None
+    ]
+    reason = f"failed on {fmt.listing(failed)}" if failed else ""
+    return combine(differences, level, margin, reason)
 
 
 def compare(

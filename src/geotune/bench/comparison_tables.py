@@ -197,10 +197,17 @@ def combined_cells(table: CombinedTable) -> list[list[str]]:
 
 def combined_notes(table: CombinedTable, options: Compare) -> str:
     """The explanation below a combined table."""
+    incomplete = any(math.isnan(each) for row in table.by_recipe.values() for each in row)
+    missing = (
+        f" {fmt.DASH}: not compared there; the mean is over the other data sets."
+        if incomplete
+        else ""
+    )
     return (
         f"Differences as shares of the metric of {table.reference}, positive if the method is "
         "better. The intervals treat data sets as draws from data like these, whatever their "
         f"precision, and hold at once with a probability of at least {100 * options.level:g} %."
+        f"{missing}"
     )
 
 

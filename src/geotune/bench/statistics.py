@@ -204,19 +204,22 @@ def verdict(low: float, high: float, margin: float) -> Verdict:
     return "not inferior" if low > -margin else "no difference shown"
 
 
-def combine(differences: Sequence[Difference], level: float, margin: float) -> Difference:
+def combine(
+    differences: Sequence[Difference], level: float, margin: float, reason: str = ""
+) -> Difference:
     """The mean over data sets of the relative differences, with interval and verdict.
 
     Data sets are the units, with equal weights: a t interval over them holds for data sets like
     these, however precise each is (Ibragimov and Mueller, t-statistic based correlation and
     heterogeneity robust inference, 2010). Weights by precision (Hartung and Knapp 2001) give
     shorter intervals, which miss too often where the precision is estimated from few seeds: see
-    docs/explanation/statistics.md.
+    docs/explanation/statistics.md. `reason`, if any, why there is no verdict.
     """
     effects = Sample(np.array([each.relative for each in differences]))
     mean, half = float(effects.mean), float(effects.half_width(level))
     count = len(differences)
-    reason = "" if count >= MIN_DATA_SETS else f"only {pluralize(count, 'data set')}"
+    if not reason and count < MIN_DATA_SETS:
+        reason = f"only {pluralize(count, 'data set')}"
     if not reason and math.isnan(half):
         reason = "a difference is unknown"
     low, high = mean - half, mean + half
