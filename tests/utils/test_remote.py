@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
 import socket
 import subprocess
@@ -31,6 +32,8 @@ from geotune.utils.remote import (
     OFFLINE_OPTIONS,
     RemotePath,
     gdal_name,
+    remote_reading,
+    server_variables,
     to_path,
     without_servers,
 )
@@ -177,6 +180,23 @@ def test_processes_that_are_started_connect_to_no_server_either(
             ended = subprocess.run(started, env=environment, capture_output=True, text=True)
         assert (ended.stdout, ended.returncode) == ("read ", 1)
     assert server.requests == []
+
+
+@pytest.mark.parametrize("remote", [False, True])
+def test_processes_on_other_machines_treat_servers_as_this_one(
+    server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, remote: bool
+) -> None:
+    """A worker of a cluster does not inherit the environment of the command."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    (tmp_path / "a.vrt").write_text(VRT.format(url=server.url))
+    code = (
+        "import json, sys, rasterio; from geotune.utils.remote import treat_servers_by; "
+        "treat_servers_by(json.loads(sys.argv[2])); rasterio.open(sys.argv[1]).read()"
+    )
+    with remote_reading() if remote else without_servers():
+        variables = json.dumps(server_variables())
+    ended = subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.vrt"), variables])
+    assert (ended.returncode == 0, bool(server.requests)) == (remote, remote)
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from geotune.bench.local_executor import Job, JobResult, LocalExecutor, StoppedError
 from geotune.utils.ray_cluster import connect
+from geotune.utils.remote import server_variables, treat_servers_by
 
 RETRIES = 3
 """Retries of a run whose worker died; it resumes from its last epoch."""
@@ -36,7 +38,7 @@ class RayExecutor:
         if self._stopped:
             raise StoppedError
         errors = self._ray.exceptions
-        pending = self._task.remote(job)
+        pending = self._task.remote(job, server_variables())
         self._pending.add(pending)
         try:
             result: JobResult = self._ray.get(pending)
@@ -57,5 +59,6 @@ class RayExecutor:
             self._ray.cancel(pending, force=True)
 
 
-def _run_job(job: Job) -> JobResult:
+def _run_job(job: Job, servers: Mapping[str, str]) -> JobResult:
+    treat_servers_by(servers)
     return LocalExecutor().run(job)

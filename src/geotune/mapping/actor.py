@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from geotune.mapping.workers import WorkerOptions
+from geotune.utils.remote import treat_servers_by
 
 if TYPE_CHECKING:
     from geotune.mapping.scene_writer import SceneWriter
@@ -16,9 +17,13 @@ class Actor:
 
     Args:
         options: see `WorkerOptions`, as plain values.
+        servers: the driver's `server_variables`, for a worker that does not inherit them.
     """
 
-    def __init__(self, options: Mapping[str, Any]) -> None:
+    def __init__(
+        self, options: Mapping[str, Any], servers: Mapping[str, str] | None = None
+    ) -> None:
+        treat_servers_by(servers or {})
         from geotune.mapping.tile_group import TileGroup
 
         self._group = TileGroup(WorkerOptions.from_values(options))

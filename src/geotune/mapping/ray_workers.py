@@ -8,6 +8,7 @@ from typing import Any
 from geotune.errors import GeotuneError
 from geotune.mapping.workers import WorkerLostError, WorkerOptions
 from geotune.utils.ray_cluster import connect
+from geotune.utils.remote import server_variables
 
 
 class RayWorkers:
@@ -38,7 +39,8 @@ class RayWorkers:
 
     def start(self, number: int) -> RayWorker:
         """See `Workers`."""
-        actor = self._actor.remote(asdict(replace(self._options, number=number)))
+        options = asdict(replace(self._options, number=number))
+        actor = self._actor.remote(options, server_variables())
         worker = RayWorker(self._ray, actor)
         self._workers.append(worker)
         worker.wait(actor.__ray_ready__.remote())

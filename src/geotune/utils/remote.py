@@ -86,6 +86,18 @@ def stay_without_servers() -> None:
             os.putenv(name, "")  # for libcurl alone: os.environ, which Python's clients read, stays
 
 
+def server_variables() -> dict[str, str]:
+    """The variables of the environment that say how this process treats servers."""
+    names = (ENABLED, *GDAL_OPTIONS, *OFFLINE_OPTIONS)
+    return {name: os.environ[name] for name in names if name in os.environ}
+
+
+def treat_servers_by(variables: Mapping[str, str]) -> None:
+    """In a process on another machine: treat servers as the one with these `server_variables`."""
+    os.environ.update(variables)
+    stay_without_servers()
+
+
 @contextmanager
 def _environment(values: Mapping[str, str]) -> Iterator[None]:
     """Set variables of the environment, and restore them."""
