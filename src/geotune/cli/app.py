@@ -33,6 +33,7 @@ from geotune.cli.plan import plan
 from geotune.cli.predict import predict
 from geotune.cli.pretrain import pretrain
 from geotune.cli.push import push
+from geotune.cli.shared_options import MapContent, ModelFiles, SceneFiles
 from geotune.cli.test import test
 from geotune.cli.unpack import unpack
 from geotune.cli.view import view
@@ -49,6 +50,7 @@ app = App(
     version_flags=["--version"],
     help_format="plaintext",  # markdown needs another import
     suppress_keyboard_interrupt=False,  # main prints the message for Ctrl+C
+    default_parameter=Parameter(negative_iterable=()),  # no --empty-NAME
 )
 
 
@@ -65,6 +67,9 @@ def _paragraphs(doc: str) -> str:
             lines.append(line)
     return "\n".join(lines)
 
+
+for shared in (ModelFiles, SceneFiles, MapContent):
+    shared.__doc__ = _paragraphs(shared.__doc__ or "")
 
 for command in (
     init, check, plan, pretrain, fit, finish, cache, test, predict, map_, view, embed, export,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from cyclopts import Parameter
 
 from geotune.cli.console import Json, escape, message, out, print_json, show_progress
+from geotune.cli.shared_options import Device, ModelFiles, SceneFiles, require_scenes
 
 
 def embed(
@@ -22,13 +23,9 @@ def embed(
     window: int | None = None,
     overlap: float | None = None,
     batch_size: int = 8,
-    bands: list[str] | None = None,
-    nodata: float | None = None,
-    quality: str | None = None,
-    weights: Path | None = None,
-    backbone: str | None = None,
-    method: str | None = None,
-    device: Literal["auto", "cpu", "gpu", "mps"] = "auto",
+    files: SceneFiles = SceneFiles(),
+    model: ModelFiles = ModelFiles(),
+    device: Device = "auto",
     as_json: Json = False,
 ) -> None:
     """Write the features of scenes: of a run's encoder, or of a recipe's frozen backbone.
@@ -65,30 +62,12 @@ def embed(
         Share of a window that its neighbour covers too; by default 0.5, and 0 with --no-maps.
     batch_size
         Windows at once.
-    bands
-        Band names in file order, if the files do not contain them.
-    nodata
-        Nodata value, if the files do not contain it.
-    quality
-        Cloud or quality masks, a pattern such as masks/{stem}.tif; pixels flagged by data.quality
-        of the recipe become nodata.
-    weights
-        Weights of a run's backbone, if they moved since the training.
-    backbone
-        Name of a backbone that is a Python file of yours; confirms that its code may run.
-    method
-        Method that is a Python file of yours (method.kind); confirms that its code may run.
     device
         Compute device.
     """
     from geotune.utils.progress import DATA_MODULES, loading_libraries
 
-    if not scenes:
-        from geotune.errors import RecipeError
-
-        raise RecipeError(
-            "embed: no scene is given; name at least one GeoTIFF", code="option-invalid"
-        )
+    require_scenes("embed", scenes)
     with show_progress() as on_progress:
         with loading_libraries(on_progress, DATA_MODULES):
             from geotune.api.embedding import embed as embed_scenes
@@ -104,12 +83,8 @@ def embed(
             window=window,
             overlap=overlap,
             batch_size=batch_size,
-            weights=weights,
-            backbone=backbone,
-            method=method,
-            bands=bands,
-            nodata=nodata,
-            quality=quality,
+            **vars(model),
+            **vars(files),
             device=device,
             on_message=message,
             on_progress=on_progress,

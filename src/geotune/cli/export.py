@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from geotune.cli.console import Json, escape, message, out, print_json, show_progress
+from geotune.cli.shared_options import ModelFiles
 
 
 def export(
@@ -22,9 +23,7 @@ def export(
     nodata: float | None = None,
     tolerance: float | None = None,
     overwrite: Annotated[bool, Parameter(negative="")] = False,
-    weights: Path | None = None,
-    backbone: str | None = None,
-    method: str | None = None,
+    model: ModelFiles = ModelFiles(),
     as_json: Json = False,
 ) -> None:
     """Write a run's whole model to one file that runs without geotune.
@@ -59,12 +58,6 @@ def export(
         0.0001 for fp32, 0.01 for fp16, 0.05 for int8.
     overwrite
         Replace an existing file.
-    weights
-        Weights of the backbone, if they moved since the training.
-    backbone
-        Name of a backbone that is a Python file of yours; confirms that its code may run.
-    method
-        Method that is a Python file of yours (method.kind); confirms that its code may run.
     """
     from geotune.utils.progress import DATA_MODULES, loading_libraries
 
@@ -82,9 +75,7 @@ def export(
             nodata=nodata,
             tolerance=tolerance,
             overwrite=overwrite,
-            weights=weights,
-            backbone=backbone,
-            method=method,
+            **vars(model),
             on_progress=on_progress,
         )
     if as_json:

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from geotune.cli.console import Json, escape, message, out, print_json, show_progress
+from geotune.cli.shared_options import Device, MapContent, ModelFiles, SceneFiles
 from geotune.utils.text import pluralize
 
 
@@ -23,30 +24,12 @@ def map_(
     combine: Annotated[bool, Parameter(negative="")] = False,
     tile: int = 2048,
     threads: int = 1,
-    window: int | None = None,
-    overlap: float = 0.5,
-    batch_size: int = 8,
-    ensemble: list[Path] | None = None,
-    tta: Literal["none", "flips", "d4"] = "none",
-    probabilities: Annotated[bool, Parameter(negative="")] = False,
-    uncertainty: Annotated[bool, Parameter(negative="")] = False,
-    novelty: Annotated[bool, Parameter(negative="")] = False,
-    polygons: bool = True,
-    min_area: str | None = None,
-    simplify: str | None = None,
-    right_angles: Annotated[bool, Parameter(negative="")] = False,
-    threshold: list[str] | None = None,
-    score: float | None = None,
-    qgis: bool = True,
+    content: MapContent = MapContent(),
     formats: Annotated[list[Literal["parquet"]] | None, Parameter(name="--format")] = None,
     zarr: Annotated[bool, Parameter(negative="")] = False,
-    bands: list[str] | None = None,
-    nodata: float | None = None,
-    quality: str | None = None,
-    weights: Path | None = None,
-    backbone: str | None = None,
-    method: str | None = None,
-    device: Literal["auto", "cpu", "gpu", "mps"] = "auto",
+    files: SceneFiles = SceneFiles(),
+    model: ModelFiles = ModelFiles(),
+    device: Device = "auto",
     as_json: Json = False,
 ) -> None:
     """Predict many scenes tile by tile, with many workers or machines; resumes when run again.
@@ -82,54 +65,10 @@ def map_(
         Tile side in pixels, a multiple of 64, best of 512.
     threads
         CPU threads of each worker.
-    window
-        Window side in pixels; by default as in training.
-    overlap
-        Share of a window that its neighbour covers too.
-    batch_size
-        Windows at once.
-    ensemble
-        A further run whose predictions are averaged with those of RUN; repeat it for more.
-    tta
-        Average each window over 4 (flips) or 8 (d4) orientations.
-    probabilities
-        Also write a GeoTIFF of class probabilities.
-    uncertainty
-        Also write a GeoTIFF (or columns) of the uncertainty.
-    novelty
-        Also write a GeoTIFF (or columns) of how far the features of each window are from those of
-        the training, as the share of validation windows that are nearer. Runs of older versions
-        need geotune finish RUN first.
-    polygons
-        Also write the polygons of a class map, joined across tiles.
-    min_area
-        Smallest polygon, such as "50 m2" or "12 px".
-    simplify
-        Tolerance to simplify the outlines of polygons, such as "2 m" or "1 px".
-    right_angles
-        Give the outlines of polygons right angles, as those of buildings.
-    threshold
-        Probability from which pixels of a class map get a class, as for geotune predict.
-    score
-        Minimum score of objects; by default the score with the best F1 in validation.
-    qgis
-        Also write QGIS styles and a QGIS project of each scene.
     formats
         Also write objects or polygons as GeoParquet (parquet).
     zarr
         Also write the maps as Zarr v3 (maps.zarr), one shard per tile.
-    bands
-        Band names in file order, if the files do not contain them.
-    nodata
-        Nodata value, if the files do not contain it.
-    quality
-        Cloud or quality masks, a pattern such as masks/{stem}.tif.
-    weights
-        Weights of the backbone, if they moved since the training.
-    backbone
-        Name of a backbone that is a Python file of yours; confirms that its code may run.
-    method
-        Method that is a Python file of yours (method.kind); confirms that its code may run.
     device
         Compute device; several workers share the GPUs of a machine in turn.
     """
@@ -154,29 +93,11 @@ def map_(
             combine=combine,
             tile=tile,
             threads=threads,
-            window=window,
-            overlap=overlap,
-            batch_size=batch_size,
-            ensemble=ensemble or (),
-            tta=tta,
-            probabilities=probabilities,
-            uncertainty=uncertainty,
-            novelty=novelty,
-            polygons=polygons,
-            min_area=min_area,
-            simplify=simplify,
-            right_angles=right_angles,
-            threshold=None if threshold is None else ",".join(threshold),
-            score=score,
-            qgis=qgis,
+            **content.keywords,
             formats=formats or (),
             zarr=zarr,
-            weights=weights,
-            backbone=backbone,
-            method=method,
-            bands=bands,
-            nodata=nodata,
-            quality=quality,
+            **vars(model),
+            **vars(files),
             device=device,
             on_progress=on_progress,
             on_message=show,

@@ -7,15 +7,14 @@ from pathlib import Path
 
 from geotune.cli.console import Json, escape, message, out, print_json, show_progress
 from geotune.cli.metrics_table import metrics_table
+from geotune.cli.shared_options import ModelFiles
 from geotune.utils.metric_names import METRICS, score
 
 
 def test(
     run: Path,
     *,
-    weights: Path | None = None,
-    backbone: str | None = None,
-    method: str | None = None,
+    model: ModelFiles = ModelFiles(),
     as_json: Json = False,
 ) -> None:
     """Compute the metrics of a run on its test split, by class and by region.
@@ -24,12 +23,6 @@ def test(
     ----------
     run
         The run folder.
-    weights
-        Weights of the backbone, if they moved since the training.
-    backbone
-        Name of a backbone that is a Python file of yours; confirms that its code may run.
-    method
-        Method that is a Python file of yours (method.kind); confirms that its code may run.
     """
     from geotune.utils.progress import DATA_MODULES, loading_libraries
 
@@ -38,9 +31,7 @@ def test(
             from geotune.api.testing import test as test_run
         result = test_run(
             run,
-            weights=weights,
-            backbone=backbone,
-            method=method,
+            **vars(model),
             on_message=message,
             on_progress=on_progress,
         )
