@@ -212,6 +212,22 @@ def test_list_shows_components_and_one_of_them(geotune: Command, what: str) -> N
     assert code == 0 and names[-1] in out
 
 
+def test_names_of_a_list_are_never_cut(geotune: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "timm/deit_tiny_distilled_patch16_224.fb_in1k"
+    _, out, _ = geotune("list", "backbones", "deit_tiny_distilled")
+    assert name in out and "…" not in out
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as on a narrow terminal
+    _, out, _ = geotune("list", "backbones", "deit_tiny_distilled")
+    assert name in out and "…" not in out
+
+
+def test_list_names_a_filter_that_finds_nothing(geotune: Command) -> None:
+    code, out, err = geotune("list", "methods", "loar")
+    assert code == 1 and not out and "loar" in err and "geotune list methods" in err
+    assert geotune("list", "methods", "loar", "--json")[1].strip() == '{"methods": []}'
+
+
 def test_list_shows_every_key_of_a_section(geotune: Command) -> None:
     code, out, _ = geotune("list", "train")
     assert code == 0

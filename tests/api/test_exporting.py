@@ -27,8 +27,10 @@ from geotune.export_formats.pt2_file import read_pt2
 from geotune.export_formats.select_detections import Candidates
 from geotune.factory.build_model import build_training, load_adapter
 from geotune.factory.save_model import save_model
+from geotune.hub.manifest import write_manifest
 from geotune.types import BandStatistics
 from helpers.errors import raises
+from helpers.hub_server import Hub
 
 Values = Callable[..., dict[str, Any]]
 WINDOW = 32
@@ -203,6 +205,16 @@ def test_pt2_runs_without_geotune(adapter: Callable[..., Path], precision: Any) 
 
 
 @pytest.mark.slow
+def test_an_adapter_of_the_hub(adapter: Callable[..., Path], hub: Hub, tmp_path: Path) -> None:
+    folder = adapter()
+    write_manifest(folder, [path.name for path in folder.iterdir()])
+    hub.add("org/ships", folder)
+    with raises("option-invalid", mentions=["hub:org/ships", "--out"]):
+        export("hub:org/ships", "pt2")
+    result = export("hub:org/ships", "pt2", tmp_path / "ships.pt2")
+    assert result.path.is_file() and result.largest_difference <= result.tolerance
+
+
 def test_nodata_value_and_size_of_the_images(adapter: Callable[..., Path]) -> None:
     folder = adapter({"backbone.name": "timm/test_resnet"})
     result = export(folder, "pt2", any_size=True, nodata=-9999)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from geotune.api.prediction import predict
 from geotune.config import parse_recipe
 from geotune.factory.build_model import build_training
 from geotune.factory.save_model import save_model
-from geotune.hub.connection import reachable
+from geotune.hub.connection import hub_errors, quiet_hub, reachable
 from geotune.hub.download import BACKBONE, adapter_source, backbone_file, pinned
 from geotune.hub.manifest import MANIFEST, write_manifest
 from helpers.adapters import STATISTICS, save_pushed
@@ -212,6 +213,39 @@ def test_a_machine_without_internet(hub: Hub, monkeypatch: pytest.MonkeyPatch) -
     with raises("hub-unavailable", mentions=["hub:org/ships", "local copy"]):
         geotune.load_adapter("hub:org/ships")
     assert not hub.requests
+
+
+def test_what_keeps_the_hub_away_is_named(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as changed:
+        changed.setattr("geotune.hub.connection.reachable", lambda url: False)
+        with raises("hub-unavailable", mentions=[hub.endpoint, "HF_ENDPOINT"]) as caught:
+            geotune.load_adapter("hub:org/ships")
+    assert "HF_HUB_OFFLINE" not in str(caught.value)  # which geotune sets, not the user
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with raises("hub-unavailable", mentions=["HF_HUB_OFFLINE is set", "unset it"]):
+        geotune.load_adapter("hub:org/ships")
+
+
+def test_a_server_without_xet_is_named() -> None:
+    problem = RuntimeError("404 Not Found: http://mirror/api/models/a/b/xet-write-token/main")
+    with raises("hub-unavailable", mentions=["HF_HUB_DISABLE_XET=1"]), hub_errors("hub:a/b"):
+        raise problem
+
+
+def test_bars_are_shown_on_a_terminal_only(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub.utils import are_progress_bars_disabled
+
+    before = are_progress_bars_disabled()
+    for terminal in (True, False):
+        monkeypatch.setattr(sys.stderr, "isatty", lambda terminal=terminal: terminal, raising=False)
+        with quiet_hub():
+            assert are_progress_bars_disabled() is (before or not terminal)
+    assert are_progress_bars_disabled() is before
+
+
+def test_a_name_without_its_prefix() -> None:
+    with raises("adapter-missing", mentions=["org/ships", "hub:ORG/NAME"]):
+        geotune.load_adapter("org/ships")
 
 
 def test_a_hub_that_fails(adapter: Path, hub: Hub) -> None:

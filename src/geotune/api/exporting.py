@@ -15,6 +15,7 @@ from geotune.api.recipes import pretraining_error
 from geotune.data.scenes.open_scenes import by_modality, open_rasters
 from geotune.errors import GeotuneError
 from geotune.export_formats.precision import TOLERANCE, Precision
+from geotune.hub.download import adapter_source
 from geotune.utils.atomic import check_writable, replacing
 from geotune.utils.progress import ALL_MODULES, OnProgress, ignore_progress, loading_libraries
 
@@ -89,7 +90,8 @@ def export(
     backbone if it can be. The file is compared with the run's own prediction before it is kept.
 
     Args:
-        run: run folder, or folder with `adapter.json` and `adapter.safetensors`.
+        run: run folder, folder with `adapter.json` and `adapter.safetensors`, or
+            `hub:ORG/NAME[@REVISION]`, which needs `out`.
         to: `onnx`; `pt2`, an archive of `torch.export`; `deepness`, an ONNX file for the plugin
             Deepness of QGIS.
         out: the file; by default `RUN/<name of the run>` with the suffix of the format.
@@ -113,13 +115,20 @@ def export(
     predictions of the file differ by more than the tolerance.
     """
     started = time.perf_counter()
-    run = Path(run)
-    config = load_adapter_config(run)
+    source = adapter_source(run)
+    config = load_adapter_config(source.folder)
     if config.sections["task"].get("kind") == "reconstruct":
         raise pretraining_error(run)
+    if out is None and source.reference is not None:
+        raise GeotuneError(
+            f"{run}: is on the hub, so there is no folder for the export; name a file with --out",
+            code="option-invalid",
+            key="--out",
+        )
     patterns = [*map(str, [scenes] if isinstance(scenes, Path | str) else scenes)]
     _check_options(to, precision, patterns, window, tolerance)
-    path = Path(out) if out is not None else run / f"{run.resolve().name}{SUFFIXES[to]}"
+    folder = source.folder
+    path = Path(out) if out is not None else folder / f"{folder.resolve().name}{SUFFIXES[to]}"
     check_writable(path)
     if path.exists() and not overwrite:
         raise GeotuneError(
@@ -138,7 +147,7 @@ def export(
         from geotune.factory.build_model import load_adapter
         from geotune.methods.core.quantization import dequantize_frozen
 
-    built = load_adapter(run, weights, backbone=backbone, method=method)
+    built = load_adapter(source, weights, backbone=backbone, method=method)
     divisor = built.backbone.size_divisor
     if any_size:  # coarse maps of more than one pixel, as those of other sizes
         size = max(LEAST_MULTIPLE, -(-size // divisor)) * divisor

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from geotune.cli.console import Json, escape, message, out, print_json, show_progress
+from geotune.cli.console import Json, escape, message, out, print_json, print_table, show_progress
 from geotune.utils.text import pluralize
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def _show_check(result: CheckResult) -> None:
         for name in next(iter(result.class_counts.values())):
             shares = [_share(counts, name) for counts in result.class_counts.values()]
             table.add_row(escape(name), *shares)
-        out().print(table)
+        print_table(table)
     counts = ", ".join(pluralize(result.count(word), word) for word in SEVERITY_STYLES)
     out().print(f"{pluralize(result.scenes, 'scene')} read: {counts}")
     out().print(f"page: {escape(str(result.page))}")

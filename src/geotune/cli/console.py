@@ -11,10 +11,14 @@ from cyclopts import Parameter
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
     from geotune.utils.progress import ProgressDisplay
 
 Json = Annotated[bool, Parameter(name="--json", negative="", help="print one JSON object")]
+
+_PIPE_WIDTH = 100_000
+"""Characters that no line of a table reaches."""
 
 
 def out() -> Console:
@@ -22,6 +26,15 @@ def out() -> Console:
     from rich.console import Console
 
     return Console(highlight=False, soft_wrap=True, emoji=False)  # hub:a: is a name
+
+
+def print_table(table: Table) -> None:
+    """Print a table; in a file or pipe as wide as its content, so that no name is cut."""
+    console = out()
+    if console.is_terminal:
+        console.print(table)
+    else:
+        console.print(table, width=_PIPE_WIDTH)
 
 
 @cache

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from geotune.cli.console import Json, escape, message, out, print_json, show_progress
+from geotune.cli.console import Json, escape, message, out, print_json, print_table, show_progress
 from geotune.cli.metrics_table import metrics_table
 
 NEXT = ("train longer", "train with another method", "map another scene")
@@ -32,7 +32,7 @@ def demo(
     if as_json:
         print_json(result)
         return
-    out().print(metrics_table("test", result["metrics"]))
+    print_table(metrics_table("test", result["metrics"]))
     for label in ("backbone", "recipe", "adapter"):
         out().print(f"{label}: {escape(str(result[label]))}")
     out().print("\nOpen in a browser:")

@@ -34,12 +34,13 @@ def export(
     Parameters
     ----------
     run
-        A run folder, or a folder with adapter.json and adapter.safetensors.
+        A run folder, a folder with adapter.json and adapter.safetensors, or
+        hub:ORG/NAME[@REVISION].
     to
         onnx, for onnxruntime and others; pt2, an archive of torch.export; deepness, an ONNX file
         that sets up the plugin Deepness of QGIS.
     out_file
-        The file; by default in the run folder, with its name.
+        The file; by default in the run folder, with its name. Needed for hub:ORG/NAME.
     precision
         Of the weights: fp32; fp16, half the size; int8 (ONNX), a quarter, which needs --scenes.
     window

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from geotune.cli.console import Json, escape, message, out, print_json, show_progress
+from geotune.cli.console import Json, escape, message, out, print_json, print_table, show_progress
 from geotune.cli.metrics_table import metrics_table
 from geotune.utils.text import pluralize
 
@@ -103,7 +103,7 @@ def show_fit(result: FitResult, as_json: bool) -> None:
             "more epochs, --overwrite starts again"
         )
     else:
-        out().print(metrics_table("validation", result.metrics))
+        print_table(metrics_table("validation", result.metrics))
     summary, memory = result.summary, result.summary["peak_memory"]
     tensors, predicted = memory.get("tracked_bytes"), memory.get("predicted_bytes")
     out().print(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Literal, cast, get_args
 
-from geotune.cli.console import Json, escape, out, print_json
+from geotune.cli.console import Json, escape, out, print_json, print_table
 
 if TYPE_CHECKING:
     from geotune.config.reference import Kind, Option, Section
@@ -42,6 +42,7 @@ def list_(
 
 
 def _list_components(category: Category, name: str | None, as_json: bool) -> None:
+    from geotune.errors import GeotuneError
     from geotune.info import describe, list_components
 
     details = None if name is None else describe(category, name)
@@ -60,12 +61,18 @@ def _list_components(category: Category, name: str | None, as_json: bool) -> Non
         return
     from rich.table import Table
 
+    if not rows:
+        raise GeotuneError(
+            f"{name}: no name of {category} contains this; without it, geotune list {category} "
+            "shows all",
+            code="option-invalid",
+        )
     table = Table(box=None, pad_edge=False)
-    for column in rows[0] if rows else ("name",):
-        table.add_column(column)
+    for column in rows[0]:  # names are copied, so other columns wrap first
+        table.add_column(column, no_wrap=not table.columns, overflow="fold")
     for row in rows:
         table.add_row(*(escape(value) for value in row.values()))
-    out().print(table)
+    print_table(table)
 
 
 def _list_keys(section: Section, name: str, as_json: bool) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from geotune.cli.console import Json, escape, message, out, print_json, show_progress
+from geotune.cli.console import Json, escape, message, out, print_json, print_table, show_progress
 
 if TYPE_CHECKING:
     from geotune.api.planning import Plan
@@ -97,7 +97,7 @@ def _show_plan(plan: Plan) -> None:
         table.add_row(part.replace("_", " "), *map(size, sizes), size(sum(sizes)))
     totals = [sum(by_place[place].values()) for place in places]
     table.add_row("[bold]peak[/bold]", *map(size, totals), f"[bold]{size(plan.peak.total)}[/bold]")
-    out().print(table)
+    print_table(table)
     out().print(f"micro-batch: {plan.micro_batch}")
     out().print(f"precision: {plan.precision}")
     out().print(f"on a CPU: {size(prediction.cpu.total)} in addition to the program itself")
@@ -131,4 +131,4 @@ def _show_plan(plan: Plan) -> None:
             f"no setting fits within {limit}; the largest component of the smallest one is "
             f"{kind.replace('_', ' ')} ({scope}), {size(held)}"
         )
-    out().print(table)
+    print_table(table)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from geotune.cli.console import Json, escape, message, out, print_json, show_progress
+from geotune.cli.console import Json, escape, message, out, print_json, print_table, show_progress
 from geotune.cli.metrics_table import metrics_table
 from geotune.cli.shared_options import ModelFiles
 from geotune.utils.metric_names import METRICS, score
@@ -39,7 +39,7 @@ def test(
         print_json({"run": str(run), **result})
         return
     thresholds = result.get("class_thresholds", ())
-    out().print(metrics_table("test", result["metrics"], thresholds))
+    print_table(metrics_table("test", result["metrics"], thresholds))
     if thresholds:
         out().print("threshold: chosen in validation, for geotune predict --threshold CLASS=auto")
     main = next(iter(result["metrics"]))

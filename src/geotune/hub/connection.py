@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import urlsplit
@@ -29,8 +31,13 @@ def reachable(url: str) -> bool:
 
 @contextmanager
 def quiet_hub() -> Iterator[None]:
-    """No log lines; without internet access no retries, only cached files."""
+    """No log lines, bars only on a terminal; without internet access only cached files."""
     from huggingface_hub import constants
+    from huggingface_hub.utils import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
 
     loggers = [logging.getLogger(name) for name in ("timm", "huggingface_hub")]
     levels = [logger.level for logger in loggers]
@@ -39,10 +46,15 @@ def quiet_hub() -> Iterator[None]:
         logger.setLevel(logging.CRITICAL)
     if not reachable(constants.ENDPOINT):
         constants.HF_HUB_OFFLINE = True
+    no_bars = not sys.stderr.isatty() and not are_progress_bars_disabled()
+    if no_bars:
+        disable_progress_bars()
     try:
         yield
     finally:
         constants.HF_HUB_OFFLINE = offline
+        if no_bars:
+            enable_progress_bars()
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
 
@@ -78,7 +90,7 @@ def hub_errors(source: str, file: str = "") -> Iterator[None]:
             code="hub-not-found",
         ) from error
     except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
-        raise _unavailable(source, "cannot be reached", error) from error
+        raise _unreachable(source) from error
     except EntryNotFoundError as error:
         raise GeotuneError(
             f"{source}: the repository has no {file or 'such file'}, so geotune push did not write "
@@ -101,10 +113,29 @@ def _unauthorized(source: str, reason: str) -> GeotuneError:
     )
 
 
-def _unavailable(source: str, problem: str, error: Exception) -> GeotuneError:
+def _unreachable(source: str) -> GeotuneError:
+    """Without the text of the library, which takes `quiet_hub` for a setting of the user."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        problem = "HF_HUB_OFFLINE is set, and what is needed is not in the cache; unset it"
+    else:
+        mirror = " and HF_ENDPOINT" if os.environ.get("HF_ENDPOINT") else ""
+        problem = (
+            f"the hub at {constants.ENDPOINT} cannot be reached; check the internet access{mirror}"
+        )
     return GeotuneError(
-        f"{source}: the hub {problem} ({_first_line(error)}); check the internet access, or use a "
-        "local copy of the folder",
+        f"{source}: {problem}, or use a local copy of the folder", code="hub-unavailable"
+    )
+
+
+def _unavailable(source: str, problem: str, error: Exception) -> GeotuneError:
+    advice = "check the internet access"
+    if "xet-" in str(error):  # the routes of Xet, which mirrors often lack
+        advice = "if the server has no Xet storage, set HF_HUB_DISABLE_XET=1"
+    return GeotuneError(
+        f"{source}: the hub {problem} ({_first_line(error)}); {advice}, or use a local copy of "
+        "the folder",
         code="hub-unavailable",
     )
 

@@ -36,11 +36,20 @@ class AdapterSource:
 def adapter_source(source: Path | str) -> AdapterSource:
     """The files of an adapter: of a local folder, or downloaded from the hub and verified.
 
-    Raises `GeotuneError` if the repository cannot be read or is not one of geotune.
+    Raises `GeotuneError` if there is no such folder, or if the repository cannot be read or is not
+    one of geotune.
     """
     reference = parse_reference(source)
     if reference is None:
-        return AdapterSource(Path(source))
+        folder = Path(source)
+        if not folder.exists():
+            raise GeotuneError(
+                f"{folder}: folder not found; expected that of a finished run or of an adapter, or "
+                "hub:ORG/NAME for a repository on the hub",
+                code="adapter-missing",
+                file=folder,
+            )
+        return AdapterSource(folder)
     return download(reference, *ADAPTER_FILES)
 
 

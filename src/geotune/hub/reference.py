@@ -56,8 +56,11 @@ def parse_reference(source: Path | str) -> HubReference | None:
 def check_repo(repo: str, source: str) -> None:
     """Raise `GeotuneError` if a text is not the name of a repository."""
     if not _REPO.fullmatch(repo) or ".." in repo or "--" in repo or repo.endswith((".", ".git")):
+        example = "my-org/ships"
+        if is_hub_name(source):
+            example = f"{PREFIX}{example}, with @REVISION for a branch, tag or commit"
         raise GeotuneError(
             f"{source}: found {repo!r}, expected ORG/NAME of a repository on the hub, such as "
-            "hub:my-org/ships, with @REVISION for a branch, tag or commit",
+            f"{example}",
             code="hub-name",
         )

@@ -53,7 +53,8 @@ class RunDir:
         if is_hub_name(self.path):
             raise GeotuneError(
                 f"{self.path}: found a name on the hub, expected a run folder on this machine; "
-                "geotune predict, average and fit --from take adapters of the hub",
+                "geotune predict, map, embed, export, card, average and fit --from take adapters "
+                "of the hub",
                 code="hub-name",
             )
 

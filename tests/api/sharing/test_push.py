@@ -189,6 +189,15 @@ def test_a_name_that_is_none(run: Path, repo: str) -> None:
         push(run, repo)
 
 
+def test_a_branch_is_no_part_of_the_name(run: Path) -> None:
+    for name in ("org/ships@v2", "hub:org/ships@v2"):
+        with raises("hub-name", mentions=["org/ships --revision v2"]) as caught:
+            push(run, name)
+    with raises("hub-name", mentions=["my-org/ships"]) as caught:
+        push(run, "ships")
+    assert "@REVISION" not in str(caught.value)
+
+
 def test_an_unfinished_run_and_a_damaged_one(run: Path, tmp_path: Path) -> None:
     with raises("adapter-missing"):
         push(tmp_path, "org/ships")

@@ -87,6 +87,13 @@ def push(
     be reached or does not allow it.
     """
     repo = repo.removeprefix(PREFIX)
+    name, sign, branch = repo.partition("@")
+    if sign:
+        raise GeotuneError(
+            f"{repo}: found a name with a revision, expected ORG/NAME; name the branch with "
+            f"--revision, as in {name} --revision {branch or 'NAME'}",
+            code="hub-name",
+        )
     check_repo(repo, repo)
     if revision is not None:
         parse_reference(f"{PREFIX}{repo}@{revision}")
