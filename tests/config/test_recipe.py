@@ -86,6 +86,7 @@ def problems(values: dict[str, Any]) -> list[str]:
         ("method.reducton", "did you mean method.reduction?"),
         ("data.split.tset", "did you mean data.split.test?"),
         ("train.batchsize", "did you mean train.batch_size?"),
+        ("train.run_folder", "did you mean train.run?"),
         ("task.class", "did you mean task.classes?"),
         ("backbone.patch", "did you mean backbone.patch_size?"),
         ("data.xyzzy", "known keys of data: augment, band"),

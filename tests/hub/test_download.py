@@ -233,7 +233,7 @@ def test_a_server_without_xet_is_named() -> None:
 
 
 def test_bars_are_shown_on_a_terminal_only(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    from huggingface_hub.utils import are_progress_bars_disabled
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled
 
     before = are_progress_bars_disabled()
     for terminal in (True, False):

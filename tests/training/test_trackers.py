@@ -78,6 +78,9 @@ def test_a_tracker_gets_recipe_epochs_results_and_report(
     history = RunDir(tmp_path / "run").read_history()
     logged = [row for row in run.rows if "val/miou" in row]
     assert [row["val/miou"] for row in logged] == [row["val/miou"] for row in history]
+    assert [row["trainer/global_step"] for row in logged] == [row["step"] for row in history]
+    assert [row["epoch"] for row in logged] == [row["epoch"] for row in history]
+    assert [row["lr"] for row in run.rows if "lr" in row] == [row["lr"] for row in history]
     assert {f"best/{name}": value for name, value in result.metrics.items()}.items() <= (
         run.rows[-1].items()
     )
@@ -126,6 +129,29 @@ def test_a_tracker_that_cannot_start_is_an_error_before_training(
     with raises("tracker-failed", key="train.loggers", mentions=["wandb", "api_key", "login"]):
         train(tmp_path / "run", WANDB)
     assert not (tmp_path / "run/recipe.yaml").exists()
+
+
+def test_a_broken_installation_is_no_matter_of_the_server(
+    train: Train, wandb: list[FakeRun], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def init(**_: Any) -> None:
+        raise ModuleNotFoundError("No module named 'opentelemetry'")
+
+    monkeypatch.setattr(sys.modules["wandb"], "init", init)
+    with raises("dependency-missing", mentions=["opentelemetry", "geotune[wandb]"]):
+        train(tmp_path / "run", WANDB)
+
+
+def test_tensorboard_has_the_epochs_and_steps_of_the_history(train: Train, tmp_path: Path) -> None:
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    train(tmp_path / "run", {"train.loggers": ["tensorboard"]})
+    logged = events.EventAccumulator(str(tmp_path / "run/tensorboard"))
+    logged.Reload()
+    history = RunDir(tmp_path / "run").read_history()
+    for name in ("epoch", "val/miou", "train/loss", "lr"):
+        points = {point.step: point.value for point in logged.Scalars(name)}
+        expected = {row["step"]: pytest.approx(row[name], rel=1e-5) for row in history}
+        assert points == expected
 
 
 def test_test_logs_to_the_run_of_the_training(

@@ -119,12 +119,16 @@ def describe(fault: Any, model: Model, values: Mapping[str, Any], section: str =
     else:
         message = fault["msg"].replace("valid tuple", "valid list")
         text = f"{key}: found {fault['input']!r}; {message[0].lower()}{message[1:]}"
+        if fault["type"] in ("list_type", "tuple_type") and isinstance(fault["input"], str):
+            text += f", such as [{fault['input']}]"
     return Problem(code, key, text)
 
 
 def _advice(key: str, known: Sequence[str]) -> str:
     parent, _, name = key.rpartition(".")
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+    near = near or [word for word in name.split("_") if word in known]  # run_folder: run
+    near = near or difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     if near:
         return f"did you mean {parent}{'.' if parent else ''}{near[0]}?"
     return f"known keys of {parent or 'a recipe'}: {', '.join(known)}"

@@ -33,7 +33,7 @@ def reachable(url: str) -> bool:
 def quiet_hub() -> Iterator[None]:
     """No log lines, bars only on a terminal; without internet access only cached files."""
     from huggingface_hub import constants
-    from huggingface_hub.utils import (
+    from huggingface_hub.utils.tqdm import (
         are_progress_bars_disabled,
         disable_progress_bars,
         enable_progress_bars,

@@ -122,6 +122,8 @@ class Checkpointer(Callback):
             "seconds": time.perf_counter() - self._started,
         }
         self.history.append(row)
+        for logger in trainer.loggers:  # which count steps from 0
+            logger.log_metrics({"lr": row["lr"]}, step=trainer.global_step - 1)
         if self.best_epoch == len(self.history) - 1:
             assert isinstance(pl_module, TrainingModule)
             state = pl_module.adapter_tensors()  # called by all processes

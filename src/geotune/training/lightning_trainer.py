@@ -15,11 +15,13 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
+from lightning.pytorch.utilities import rank_zero_only
 
 from geotune.config import TrainOptions
 from geotune.errors import GeotuneError
 from geotune.training.run_dir import RunDir
 from geotune.training.step import num_devices
+from geotune.training.tracker_logger import count_from_one
 
 MAX_CLOSING_SECONDS = 2.0
 """Time for writing the last events of a training that failed or was interrupted."""
@@ -80,11 +82,16 @@ def make_trainer(
 
 
 class _TensorBoard(TensorBoardLogger):
-    """Does not wait for long for its thread after a failure.
+    """Counts from one, and does not wait for long for its thread after a failure.
 
     Ctrl+C may have hit in the middle of a queue operation, after which the thread may not notice
     for two minutes that it should end.
     """
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        """Log metrics at the steps of `history.csv`."""
+        super().log_metrics(*count_from_one(metrics, step))
 
     def finalize(self, status: str) -> None:
         """Write what is left and close the file."""

@@ -19,6 +19,14 @@ PROJECT = "geotune"
 """The experiment of MLflow and the project of Weights & Biases, unless a variable names another."""
 
 
+def count_from_one(
+    metrics: Mapping[str, float], step: int | None
+) -> tuple[dict[str, float], int | None]:
+    """Metrics and step of Lightning, which counts from 0, as `history.csv` counts them."""
+    changes = {"epoch": metrics["epoch"] + 1} if "epoch" in metrics else {}
+    return {**metrics, **changes}, None if step is None else step + 1
+
+
 class TrackerLogger(Logger):
     """Passes what Lightning logs to its own logger of a tracker, between `open` and `close`.
 
@@ -113,7 +121,11 @@ class TrackerLogger(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Pass metrics on; for MLflow `val/f1/ship` as `val/f1.ship`.
+        """Pass on what Lightning logs."""
+        self.log_results(*count_from_one(metrics, step))
+
+    def log_results(self, metrics: Mapping[str, float], step: int | None) -> None:
+        """Log metrics after so many steps; for MLflow `val/f1/ship` as `val/f1.ship`.
 
         Its store of files cannot hold `val/f1`, a file, beside `val/f1/ship`.
         """

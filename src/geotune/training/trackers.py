@@ -93,6 +93,16 @@ class Trackers:
                     ids[logger.tracker] = logger.open(self.run_dir.path, ids.get(logger.tracker))
                     recipe = yaml.safe_load(self.run_dir.recipe.read_text(encoding="utf-8"))
                     logger.log_recipe(flatten_keys(recipe))
+            except ImportError as error:
+                logger.close("failed", warn=False)
+                self._refuse(
+                    f"{logger.tracker} cannot be imported ({first_line(error)}); install it again "
+                    f"with its dependencies: pip install --upgrade 'geotune[{logger.tracker}]', or "
+                    "remove it from train.loggers",
+                    "dependency-missing",
+                    error,
+                )
+                continue
             except Exception as error:  # of the tracker's package, of any type
                 logger.close("failed", warn=False)
                 self._refuse(
@@ -109,7 +119,7 @@ class Trackers:
         """Log final metrics as `<prefix>/<name>` and files, and close the trackers' runs."""
         step = int(max((row["step"] for row in self.run_dir.read_history()), default=0))
         for logger in self.loggers if self.names else ():
-            logger.log_metrics({f"{prefix}/{name}": x for name, x in metrics.items()}, step)
+            logger.log_results({f"{prefix}/{name}": x for name, x in metrics.items()}, step)
             logger.log_files([path for path in files if path.is_file()])
             logger.close("success")
 

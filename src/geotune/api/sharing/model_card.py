@@ -155,7 +155,9 @@ def _summary(content: CardContent) -> str:
     classes = join_some(list(task.get("classes") or []), _MAX_CLASSES)
     purpose = PURPOSES[task["kind"]].format(classes=classes, quantity=task.get("quantity"))
     images = config.prediction.images
-    pixel = "" if images is None or images.pixel_m is None else f", {images.pixel_m[0]:g} m a pixel"
+    sizes = () if images is None or images.pixel_m is None else images.pixel_m
+    span = " to ".join(dict.fromkeys(f"{size:.3g}" for size in sizes))
+    pixel = f", {span} m a pixel" if span else ""
     return (
         f"{purpose}, in images with the bands {', '.join(config.normalization.bands)}{pixel}. "
         f"Tuned from {_linked_base(config)} with the method `{config.sections['method']['kind']}` "
@@ -191,7 +193,7 @@ def _use(content: CardContent) -> str:
         f"## Use\n\n```bash\npip install geotune\n"
         f"geotune predict hub:{repo} scenes/*.tif --out maps\n```\n\n"
         f'```python\nimport geotune\n\nmodel = geotune.load_adapter("hub:{repo}")\n'
-        "prediction = model(pixels)  # (C, H, W) in the units below, NaN where there is no data\n"
+        "prediction = model(pixels)  # (C, H, W) as in the files, NaN where there is no data\n"
         "```\n\nAppend `@COMMIT` to the name to pin a version. Files are compared with "
         "`manifest.json`, and the backbone with the fingerprint of its weights; no code of this "
         "repository is executed."
@@ -240,9 +242,12 @@ def _input(config: AdapterConfig) -> str:
     ]
     resolution = settings.resolution_m
     resampled = "" if resolution is None else f", resampled to {resolution:g} m a pixel"
+    images = settings.images
+    dtypes = f" ({', '.join(images.dtypes)})" if images is not None and images.dtypes else ""
     return (
-        f"## Input\n\nWindows of {settings.window} x {settings.window} pixels{resampled}. geotune "
-        "computes (value - offset) / scale of each band:\n\n| band | offset | scale |\n"
+        f"## Input\n\nWindows of {settings.window} x {settings.window} pixels{resampled}, with the "
+        f"values of the files{dtypes}. geotune computes (value - offset) / scale of each "
+        "band:\n\n| band | offset | scale |\n"
         "|---|---|---|\n" + "\n".join(rows)
     )
 
