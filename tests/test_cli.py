@@ -216,6 +216,8 @@ def test_names_of_a_list_are_never_cut(geotune: Command, monkeypatch: pytest.Mon
     name = "timm/deit_tiny_distilled_patch16_224.fb_in1k"
     _, out, _ = geotune("list", "backbones", "deit_tiny_distilled")
     assert name in out and "…" not in out
+    _, out, _ = geotune("list", "backbones", "terratorch/clay_v1")
+    assert all(line.split()[0] == "name" or "/" in line.split()[0] for line in out.splitlines())
     monkeypatch.setenv("COLUMNS", "60")
     monkeypatch.setenv("FORCE_COLOR", "1")  # as on a narrow terminal
     _, out, _ = geotune("list", "backbones", "deit_tiny_distilled")

@@ -266,7 +266,9 @@ def test_predict_writes_polygons_in_further_formats(
     first, second = predict(run, scenes, tmp_path, formats=formats, device="cpu")
     assert first.files[-2:] == [tmp_path / "c_polygons.parquet", tmp_path / "polygons.coco.json"]
     tables = [geopandas.read_parquet(tmp_path / f"{name}_polygons.parquet") for name in "cd"]
-    annotations = json.loads((tmp_path / "polygons.coco.json").read_text())["annotations"]
+    written = json.loads((tmp_path / "polygons.coco.json").read_text())
+    annotations = written["annotations"]
+    assert set(written) == {"annotations", "images", "categories", "licenses", "info"}
     assert [len(table) for table in tables] == [first.polygons, second.polygons]  # type: ignore[attr-defined]
     areas = [item["area"] * 100 for item in annotations]  # pixels of 10 m
     assert areas == pytest.approx([area for table in tables for area in table["area_m2"]])

@@ -100,6 +100,10 @@ def test_unknown_key_is_rejected_with_its_path_and_a_suggestion(path: str, advic
     assert f"{path}: unknown key; {advice}" in str(error)
 
 
+def test_a_single_value_shows_how_a_list_is_written() -> None:
+    assert "such as [csv]" in str(error_of(changed("train.loggers", "csv")))
+
+
 @pytest.mark.parametrize(("old", "new"), RENAMED_KEYS.items())
 def test_renamed_key_is_rejected_with_its_new_name(old: str, new: str) -> None:
     section, _, key = new.rpartition(".")

@@ -31,10 +31,9 @@ def out() -> Console:
 def print_table(table: Table) -> None:
     """Print a table; in a file or pipe as wide as its content, so that no name is cut."""
     console = out()
-    if console.is_terminal:
-        console.print(table)
-    else:
-        console.print(table, width=_PIPE_WIDTH)
+    if not console.is_terminal:
+        console.width = _PIPE_WIDTH
+    console.print(table)
 
 
 @cache

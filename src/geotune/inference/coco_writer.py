@@ -58,7 +58,12 @@ class CocoWriter(AbstractContextManager["CocoWriter"]):
         return self
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        rest = {"images": self._images, "categories": self._categories, "licenses": []}
+        rest = {  # some readers fail without `info`
+            "images": self._images,
+            "categories": self._categories,
+            "licenses": [],
+            "info": {"description": "predictions of geotune"},
+        }
         self._file.write("\n], " + json.dumps(rest, ensure_ascii=False)[1:] + "\n")
         self._stack.__exit__(kind, error, trace)
 
