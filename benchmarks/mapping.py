@@ -3,13 +3,14 @@
     python benchmarks/mapping.py        # both networks at 8192, growth to 32768; resumes
     python benchmarks/mapping.py --sizes 2048 --growth 1024 2048
 
-Both sides map the same synthetic scene with the same network (random weights), threads, window,
-overlap, batch size and precision (float32, also where importing TerraTorch lowers that of matrix
-products), and write the class map as a GeoTIFF; each measurement is a process of its own. geotune
-is `geotune.predict` without polygons; it blends as it goes and writes overviews and statistics too.
-TerraTorch is its `tiled_inference` with its defaults of blending, which takes the whole scene as a
-tensor and returns that of all outputs; its command line reads and writes around it as is done here.
-Growth is that of `geotune.predict` with a small network.
+All sides map the same synthetic scene with the same network (random weights), threads, window,
+overlap and batch size, and write the class map as a GeoTIFF; each measurement is a process of its
+own. The precision is float32, also where importing TerraTorch lowers that of matrix products; a
+third side is geotune with `precision="bf16-mixed"`. geotune is `geotune.predict` without polygons;
+it blends as it goes and writes overviews and statistics too. TerraTorch is its `tiled_inference`
+with its defaults of blending, which takes the whole scene as a tensor and returns that of all
+outputs; its command line reads and writes around it as is done here. Growth is that of
+`geotune.predict` with a small network.
 
 The sides take turns, and the fastest of several measurements counts: other programs of the machine
 can only make one slower. Peak memory is the resident memory of the process. Results are written to
@@ -51,7 +52,9 @@ NETWORKS: dict[str, dict[str, Any]] = {
 COMPARED = ("ResNet-18 + UNet", "ViT-S/16 + EST")
 WINDOW, STRIDE, BATCH = 224, 192, 8
 """Those of TerraTorch, whose default batch is 16."""
-SIDES = ("geotune", "TerraTorch")
+PRECISIONS = {"geotune": "32-true", "geotune bf16-mixed": "bf16-mixed"}
+REFERENCE = "TerraTorch"
+SIDES = (*PRECISIONS, REFERENCE)
 
 
 def build(network: str, folder: Path) -> None:
@@ -83,14 +86,14 @@ def build(network: str, folder: Path) -> None:
     save_model(folder, built, recipe)
 
 
-def map_with_geotune(adapter: Path, scene: Path, out: Path) -> int:
+def map_with_geotune(adapter: Path, scene: Path, out: Path, precision: Any) -> int:
     """Number of windows."""
     import geotune
 
     overlap = 1 - STRIDE / WINDOW
     [result] = geotune.predict(
         adapter, scene, out, window=WINDOW, overlap=overlap, batch_size=BATCH, polygons=False,
-        qgis=False, device="cpu",
+        qgis=False, device="cpu", precision=precision,
     )  # fmt: skip
     return result.windows
 
@@ -131,9 +134,11 @@ def measure(side: str, adapter: Path, scene: Path, out: Path) -> dict[str, Any]:
     from scene_memory import peak_bytes
 
     torch.set_num_threads(1)
-    run = map_with_geotune if side == "geotune" else map_with_terratorch
     started, cpu = time.perf_counter(), time.process_time()
-    windows = run(adapter, scene, out)
+    if side == REFERENCE:
+        windows = map_with_terratorch(adapter, scene, out)
+    else:
+        windows = map_with_geotune(adapter, scene, out, PRECISIONS[side])
     return {
         "seconds": round(time.perf_counter() - started, 1),
         "cpu_seconds": round(time.process_time() - cpu, 1),
@@ -165,15 +170,16 @@ def write(rows: list[dict[str, Any]]) -> None:
         {
             "network": network,
             "size": size,
+            "side": side,
             **{
                 f"{name}_of_terratorch": round(
-                    row[name] / fastest[network, size, SIDES[1]][name], 3
+                    row[name] / fastest[network, size, REFERENCE][name], 3
                 )
                 for name in ("seconds", "cpu_seconds", "peak_bytes")
             },
         }
         for (network, size, side), row in sorted(fastest.items())
-        if side == SIDES[0] and (network, size, SIDES[1]) in fastest
+        if side != REFERENCE and (network, size, REFERENCE) in fastest
     ]
     names = ("geotune", "torch", "terratorch", "rasterio", "timm")
     record = {

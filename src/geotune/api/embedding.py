@@ -25,6 +25,11 @@ from geotune.errors import GeotuneError
 from geotune.factory.build_data import build_data, require_dates, with_window
 from geotune.hub.download import AdapterSource, adapter_source
 from geotune.inference.geoparquet import check_pyarrow
+from geotune.utils.precision import (
+    PredictionPrecision,
+    check_prediction_precision,
+    slow_precision_note,
+)
 from geotune.utils.progress import ALL_MODULES, OnProgress, ignore_progress, loading_libraries
 
 if TYPE_CHECKING:
@@ -84,6 +89,7 @@ def embed(
     window: int | None = None,
     overlap: float | None = None,
     batch_size: int = 8,
+    precision: PredictionPrecision = "32-true",
     weights: Path | str | None = None,
     backbone: str | None = None,
     method: str | None = None,
@@ -115,6 +121,7 @@ def embed(
         overlap: share of a window that its neighbour covers too; by default half of it for maps,
             none for a table alone.
         batch_size: windows at once.
+        precision: as in `geotune.predict`.
         weights: of the backbone, if they moved since the training.
         backbone: as in `load_adapter`.
         method: as in `load_adapter`.
@@ -127,6 +134,7 @@ def embed(
 
     Raises `GeotuneError` before anything is written if a scene or an option does not fit.
     """
+    check_prediction_precision(precision)
     if not maps and not pooled:
         raise GeotuneError(
             "embed: neither maps nor the table of windows are requested; add --pooled, or remove "
@@ -141,7 +149,8 @@ def embed(
         embedder = _of_recipe(source, layer, on_message, on_progress)
     else:
         embedder = _of_run(str(source), layer, weights, backbone, method, on_progress)
-    features, settings = embedder.features, embedder.config.prediction
+    features = replace(embedder.features, precision=precision)
+    settings = embedder.config.prediction
     files = SceneOptions(bands=bands, nodata=nodata, quality=quality)
     opened = PredictedScenes(embedder.source, embedder.config, files)
     sources = opened.open(opened.find(patterns))
@@ -162,6 +171,8 @@ def embed(
     if window is not None and aligned != window:
         notes.append(f"window: {window} pixels are no whole patches; {aligned} are used")
     target = pick_device(device)
+    if (slow := slow_precision_note(precision, target.type)) is not None:
+        notes.append(f"--precision: {slow}")
     features.model.to(target)
     options = WindowOptions(
         bands=features.backbone.bands,

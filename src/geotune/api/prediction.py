@@ -16,10 +16,16 @@ from geotune.api.predicted_scenes import (
     kept_notes,
     missed_notes,
 )
-from geotune.api.predictor import LoadOptions, PredictOptions, Predictor, predicting_adapter
+from geotune.api.predictor import (
+    LoadOptions,
+    PredictOptions,
+    Predictor,
+    predicting_adapter,
+)
 from geotune.api.scene_writers import Predicted, with_notes, write_table
 from geotune.data.scenes.find import Names
 from geotune.inference.further_formats import FeatureFormat, FurtherFormats
+from geotune.utils.precision import PredictionPrecision
 from geotune.utils.progress import ALL_MODULES, OnProgress, ignore_progress, loading_libraries
 
 if TYPE_CHECKING:
@@ -34,6 +40,7 @@ def predict(
     window: int | None = None,
     overlap: float = 0.5,
     batch_size: int = 8,
+    precision: PredictionPrecision = "32-true",
     ensemble: Sequence[Path | str] = (),
     tta: Orientations = "none",
     probabilities: bool = False,
@@ -70,6 +77,9 @@ def predict(
         window: window side in pixels; by default as in training.
         overlap: share of a window that its neighbour covers too, for maps and objects.
         batch_size: windows at once.
+        precision: `bf16-mixed` computes matrix products and convolutions in bfloat16, which is
+            faster on GPUs and CPUs that multiply it; results differ slightly from machine to
+            machine.
         ensemble: further runs or adapters of the same task, classes and bands; probabilities and
             values are means over all, objects are fused, see `inference.ensemble`.
         tta: test-time augmentation: predict each window in several orientations too: `flips` (4) or
@@ -129,6 +139,7 @@ def predict(
             window=window,
             overlap=overlap,
             batch_size=batch_size,
+            precision=precision,
             tta=tta,
             probabilities=probabilities,
             uncertainty=uncertainty,
@@ -149,7 +160,7 @@ def predict(
     missed, classes = missed_notes(patterns), predictor.built.task.classes
     items = PredictionItems(predictor.adapters, out, classes) if stac else None
     if predictor.kind == "table":
-        table_notes = [*missed, *predictor.scene_notes(sources)]
+        table_notes = [*missed, *predictor.notes, *predictor.scene_notes(sources)]
         table = write_table(
             predictor.model, predictor.rows, sources, out, on_progress, predictor.image_options
         )

@@ -19,6 +19,12 @@ from geotune.factory.build_data import require_dates
 from geotune.hub.download import AdapterSource, adapter_source
 from geotune.inference.further_formats import FeatureFormat, Shape
 from geotune.inference.polygon_writer import PolygonOptions
+from geotune.utils.precision import (
+    PredictionPrecision,
+    autocast,
+    check_prediction_precision,
+    slow_precision_note,
+)
 from geotune.utils.text import word
 
 if TYPE_CHECKING:
@@ -33,11 +39,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class PredictOptions:
-    """What is predicted, and how; see `geotune.predict`."""
+    """What is predicted, and how; see `geotune.predict`.
+
+    Raises `GeotuneError` for an unknown precision.
+    """
 
     window: int | None = None
     overlap: float = 0.5
     batch_size: int = 8
+    precision: PredictionPrecision = "32-true"
     tta: Orientations = "none"
     probabilities: bool = False
     uncertainty: bool = False
@@ -49,6 +59,9 @@ class PredictOptions:
     threshold: float | str | Mapping[str, float | str] | None = None
     score: float | None = None
     formats: Sequence[FeatureFormat] = ()
+
+    def __post_init__(self) -> None:
+        check_prediction_precision(self.precision)
 
     @property
     def outlines(self) -> PolygonOptions:
@@ -137,9 +150,13 @@ class Predictor:
         self._members: Ensemble = Ensemble(
             [
                 _postprocessing(
-                    self.built, device, lambda *x, **known: self.encode(*x, **known), self.novelty
+                    self.built,
+                    device,
+                    options.precision,
+                    lambda *x, **known: self.encode(*x, **known),
+                    self.novelty,
                 ),
-                *(_postprocessing(each, device) for each in others),
+                *(_postprocessing(each, device, options.precision) for each in others),
             ],
             ORIENTATIONS[options.tta],
         )
@@ -244,9 +261,16 @@ class Predictor:
     @property
     def notes(self) -> list[str]:
         """Messages about all scenes."""
+        notes = self.precision_notes
         if self.kind == "classes" and self.options.threshold is None:
-            return missed_thresholds(self.config.prediction)
-        return []
+            notes += missed_thresholds(self.config.prediction)
+        return notes
+
+    @property
+    def precision_notes(self) -> list[str]:
+        """A message if the precision is slow on the device."""
+        slow = slow_precision_note(self.options.precision, self.device.type)
+        return [] if slow is None else [f"--precision: {slow}"]
 
     def scene_notes(self, sources: Mapping[str, RasterSource]) -> list[str]:
         """Messages about scenes, and about the models that predict them."""
@@ -368,6 +392,7 @@ def _refuse_polygon_options(options: PolygonOptions, run: Path, kind: str) -> No
 def _postprocessing(
     built: BuiltModel,
     device: Any,
+    precision: PredictionPrecision,
     encode: Callable[..., tuple[FeatureMaps, tuple[int, int]]] | None = None,
     novelty: NoveltyTracker | None = None,
 ) -> Callable[..., Any]:
@@ -378,9 +403,10 @@ def _postprocessing(
     model = built.model.to(device).eval()
 
     def answer(images: Any, **known: Any) -> Any:
-        maps, size = (encode or model.encode)(images, **known)
-        if novelty is not None:
-            novelty.observe(maps, images)
-        return built.task.postprocess(model.decode(maps, size))
+        with autocast(device, precision):
+            maps, size = (encode or model.encode)(images, **known)
+            if novelty is not None:
+                novelty.observe(maps, images)
+            return built.task.postprocess(model.decode(maps, size))
 
     return answer

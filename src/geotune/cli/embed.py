@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from geotune.cli.console import Json, escape, message, out, print_json, show_progress
 from geotune.cli.shared_options import Device, ModelFiles, SceneFiles, require_scenes
+from geotune.utils.precision import PredictionPrecision
 
 
 def embed(
@@ -23,6 +24,7 @@ def embed(
     window: int | None = None,
     overlap: float | None = None,
     batch_size: int = 8,
+    precision: PredictionPrecision = "32-true",
     files: SceneFiles = SceneFiles(),
     model: ModelFiles = ModelFiles(),
     device: Device = "auto",
@@ -62,6 +64,8 @@ def embed(
         Share of a window that its neighbour covers too; by default 0.5, and 0 with --no-maps.
     batch_size
         Windows at once.
+    precision
+        As for geotune predict.
     device
         Compute device.
     """
@@ -83,6 +87,7 @@ def embed(
             window=window,
             overlap=overlap,
             batch_size=batch_size,
+            precision=precision,
             **vars(model),
             **vars(files),
             device=device,

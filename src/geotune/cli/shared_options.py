@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from geotune.errors import RecipeError
+from geotune.utils.precision import PredictionPrecision
 
 Device = Literal["auto", "cpu", "gpu", "mps"]
 
@@ -67,6 +68,9 @@ class MapContent:
         Share of a window that its neighbour covers too, for maps and objects.
     batch_size
         Windows at once.
+    precision
+        bf16-mixed multiplies in bfloat16: faster on GPUs and CPUs that have it; results differ
+        slightly from machine to machine.
     ensemble
         A further run of the same task, classes and bands, whose predictions are averaged
         with those of RUN; repeat it for more.
@@ -106,6 +110,7 @@ class MapContent:
     window: int | None = None
     overlap: float = 0.5
     batch_size: int = 8
+    precision: PredictionPrecision = "32-true"
     ensemble: list[Path] | None = None
     tta: Literal["none", "flips", "d4"] = "none"
     probabilities: Annotated[bool, Parameter(negative="")] = False

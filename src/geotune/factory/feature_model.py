@@ -13,6 +13,7 @@ from geotune.methods.core.reader import SelectedFeatures
 from geotune.methods.selective import Frozen
 from geotune.model import Model
 from geotune.types import Normalization, Tap
+from geotune.utils.precision import FULL, autocast
 
 Layer = int | str
 """Index of a layer, counted from the end if negative, or its name."""
@@ -26,11 +27,13 @@ class FeatureModel:
         model: normalisation and encoder.
         index: of the layer among the encoder's maps.
         tap: name, channels and stride of the layer.
+        precision: in what the encoder computes, see `utils.precision`.
     """
 
     model: Model
     index: int
     tap: Tap
+    precision: str = FULL
 
     @property
     def backbone(self) -> Backbone:
@@ -46,7 +49,8 @@ class FeatureModel:
         self, images: Tensor, *, time: Tensor | None = None, location: Tensor | None = None
     ) -> Tensor:
         """The features, in float32; the sides of the images are multiples of `size_divisor`."""
-        maps, _ = self.model.encode(images, time=time, location=location)
+        with autocast(images.device, self.precision):
+            maps, _ = self.model.encode(images, time=time, location=location)
         return maps.maps[self.index].float()
 
 

@@ -166,7 +166,7 @@ def image_rows(
         if not torch.isfinite(outputs).all():
             raise GeotuneError(
                 f"the model's output is not finite for {', '.join(batch.names[:3])}; "
-                "predict in 32-bit precision, or train again with a lower learning rate",
+                "use --precision 32-true, or train again with a lower learning rate",
                 code="output-not-finite",
             )
         for key, row in zip(batch.names, rows(outputs), strict=True):

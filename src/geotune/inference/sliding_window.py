@@ -241,7 +241,7 @@ def _run_model(
             )
         if not torch.isfinite(outputs).all():
             raise GeotuneError(
-                f"the model's output is not finite in {area}; predict in 32-bit precision, or "
+                f"the model's output is not finite in {area}; use --precision 32-true, or "
                 "train again with a lower learning rate",
                 code="output-not-finite",
             )

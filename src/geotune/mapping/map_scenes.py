@@ -25,6 +25,7 @@ from geotune.mapping.store import Store, open_store
 from geotune.mapping.work import MapFolder, MapWork
 from geotune.mapping.workers import WorkerOptions, Workers
 from geotune.training.lock import exclusive_lock
+from geotune.utils.precision import PredictionPrecision
 from geotune.utils.progress import ALL_MODULES, OnProgress, ignore_progress, loading_libraries
 
 
@@ -42,6 +43,7 @@ def map_scenes(
     window: int | None = None,
     overlap: float = 0.5,
     batch_size: int = 8,
+    precision: PredictionPrecision = "32-true",
     ensemble: Sequence[Path | str] = (),
     tta: Literal["none", "flips", "d4"] = "none",
     probabilities: bool = False,
@@ -111,6 +113,7 @@ def map_scenes(
             window=window,
             overlap=overlap,
             batch_size=batch_size,
+            precision=precision,
             tta=tta,
             probabilities=probabilities,
             uncertainty=uncertainty,

@@ -23,7 +23,7 @@ from geotune.mapping.store import Store
 from geotune.utils.parquet import read_parquet_bytes
 
 PLAN, TILES = "plan.json", "plan.parquet"
-FORMAT = 2
+FORMAT = 3
 TABLE = "images"
 """The name under which all images of a table are written."""
 

@@ -40,7 +40,8 @@ class TileGroup:
 
     Attributes:
         workers: one for each run.
-        note: which runs share a backbone, for the user; empty for one run.
+        notes: for the user: which of several runs share a backbone, and a precision that is slow
+            here, which only the first worker says.
     """
 
     def __init__(self, options: WorkerOptions) -> None:
@@ -55,7 +56,9 @@ class TileGroup:
             # at once: a backbone that is there already is not kept in memory
             self._groups = share_backbones([each.predictor for each in self.workers])
         names = [run.name for run in options.runs]
-        self.note = _sharing(self.workers, names, self._groups) if len(names) > 1 else ""
+        self.notes = [_sharing(self.workers, names, self._groups)] if len(names) > 1 else []
+        if options.number == 0:
+            self.notes += self.workers[0].predictor.precision_notes
 
     def run_tile(self, index: int, runs: Sequence[int]) -> dict[str, Any]:
         """Compute a tile of the plans and write it; a fault of its scene is written instead.
@@ -64,14 +67,14 @@ class TileGroup:
             index: of the tile.
             runs: indices of the runs.
 
-        Returns the tile's name, the seconds, the note, and `failed`: the `error` and `code` of
+        Returns the tile's name, the seconds, the notes, and `failed`: the `error` and `code` of
         runs, by index.
         """
         started = time.perf_counter()
         tile = self.workers[runs[0]].plan.tiles[index]
         failed = self._run_tile(index, runs)
         seconds = time.perf_counter() - started
-        return {"tile": tile.tile, "seconds": seconds, "note": self.note, "failed": failed}
+        return {"tile": tile.tile, "seconds": seconds, "notes": self.notes, "failed": failed}
 
     def _run_tile(self, index: int, runs: Sequence[int]) -> dict[str, Any]:
         active = [self.workers[each] for each in runs]

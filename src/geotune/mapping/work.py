@@ -126,7 +126,7 @@ class MapWork:
             if result.get("code") == "worker-lost":
                 for run in job["runs"]:
                     write_failure(self._maps[run].store, tile, result["error"], result["code"])
-            if note := result.get("note"):
+            for note in result.get("notes", ()):
                 self._on_note(note)
             self.progress.tile_done(tile)
 

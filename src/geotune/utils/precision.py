@@ -14,10 +14,15 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
+
+from geotune.errors import GeotuneError
 
 if TYPE_CHECKING:
     import torch
+
+PredictionPrecision = Literal["32-true", "bf16-mixed"]
+"""What predictions may be computed in: the precisions that every device has."""
 
 AUTO, FULL, MIXED, HALF = "auto", "32-true", "bf16-mixed", "16-mixed"
 SLOW_FACTOR = 1.5
@@ -82,6 +87,16 @@ def slow_precision_note(precision: str, device: str) -> str | None:
         measured = "(measured on one small convolution)"
         return f"{precision} is {_slower(factor)} than {FULL} on this CPU {measured}"
     return None
+
+
+def check_prediction_precision(precision: str) -> None:
+    """Raise `GeotuneError` for a precision that predictions cannot be computed in."""
+    if precision not in (expected := get_args(PredictionPrecision)):
+        raise GeotuneError(
+            f"precision: found {precision!r}, expected {' or '.join(expected)}",
+            code="option-invalid",
+            key="--precision",
+        )
 
 
 def substitution_note(precision: str, device: str) -> str | None:
