@@ -158,7 +158,12 @@ def test_modalities_have_their_bands() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "code", "mentions"),
     [
-        ("est__prithvi_eo_tiny", {"reductoin": 4}, "recipe-invalid", ["reductoin", "reduction"]),
+        (
+            "est__prithvi_eo_tiny",
+            {"reductoin": 4},
+            "recipe-invalid",
+            ["geotune_est__prithvi_eo_tiny", "reduction", "is backbone_reductoin in TerraTorch"],
+        ),
         ("est__prithvi_eo_tiny", {"bands": ["RED", "THERMAL"]}, "band-unknown", ["THERMAL"]),
         ("est__no_such_model", {}, "backbone-unknown", ["no_such_model"]),
         (

@@ -96,7 +96,7 @@ def build_encoder(method: str, name: str, options: Mapping[str, Any]) -> TerraTo
     encoder = attached.attach(network)
     if encoder.reader.calibration_samples:
         raise GeotuneError(
-            f"geotune_{method}__...: these options have to be fitted to images before the training "
+            "these options have to be fitted to images before the training "
             "(method.projection_init), which TerraTorch does not do; leave them at their defaults",
             code="method-option-invalid",
             key="method.projection_init",

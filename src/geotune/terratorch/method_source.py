@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Set
 from typing import Any
 
+from geotune.errors import GeotuneError
 from geotune.registry import BACKBONE_PROVIDERS, METHODS
 from geotune.terratorch.names import PREFIX, SEPARATOR, split_method
 
@@ -55,7 +56,15 @@ class MethodSource(Set[str]):
             )
         from geotune.terratorch.encoder import build_encoder
 
-        return build_encoder(parts[0], geotune_name(parts[1]), options)
+        try:
+            return build_encoder(parts[0], geotune_name(parts[1]), options)
+        except GeotuneError as error:
+            section, dot, option = str(error.key).partition(".")
+            given = dot and section in {"method", "backbone"}
+            hint = f" ({error.key} is backbone_{option} in TerraTorch)" if given else ""
+            raise GeotuneError(
+                f"{PREFIX}_{name}: {error}{hint}", code=error.code, key=error.key, file=error.file
+            ) from error
 
 
 def geotune_name(model: str) -> str:
