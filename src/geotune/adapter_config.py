@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,6 +127,18 @@ class AdapterConfig:
         return tuple(map(str, named)) if isinstance(named, list) else ()
 
 
+def unfinished_advice(folder: Path) -> str:
+    """What to do with a run whose training is not complete; empty if the folder is no such run."""
+    checkpoints = folder / "checkpoint"
+    if not (folder / "recipe.yaml").is_file() or not checkpoints.is_dir():
+        return ""
+    run = shlex.quote(str(folder))
+    return (
+        f"the training of {folder} is not complete; wait for it, or, if it was interrupted, resume "
+        f"it with geotune fit {run}, or keep its best epoch with geotune finish {run}"
+    )
+
+
 def load_adapter_config(folder: Path) -> AdapterConfig:
     """Read `adapter.json`. Raises `GeotuneError` if it is missing, invalid or newer."""
     path = folder / ADAPTER_CONFIG
@@ -133,7 +146,11 @@ def load_adapter_config(folder: Path) -> AdapterConfig:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise GeotuneError(
-            f"{path}: file not found; expected the folder of a finished run or of an adapter",
+            f"{path}: file not found; "
+            + (
+                unfinished_advice(folder)
+                or "expected the folder of a finished run or of an adapter"
+            ),
             code="adapter-missing",
             file=path,
         ) from error

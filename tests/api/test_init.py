@@ -659,3 +659,25 @@ def test_labels_in_damaged_json(tmp_path: Path) -> None:
 def test_pages_that_errors_name_exist() -> None:
     root = Path(__file__).parents[2]
     assert [page for page in PAGES.values() if not (root / page).is_file()] == []
+
+
+@pytest.mark.parametrize(
+    ("attribute", "texts", "name"),
+    [
+        ("type", ["vessel", "vessel"], "vessel"),
+        ("type", ["7", "7"], "object"),
+        ("source", ["drawn", "drawn"], "object"),
+    ],
+)
+def test_an_attribute_with_one_text_is_the_class_if_its_name_says_so(
+    tmp_path: Path, attribute: str, texts: list[str], name: str
+) -> None:
+    for i, site in enumerate(NAMES[:6]):
+        image = write_image(tmp_path / "sites" / f"{site}.tif", i)
+        left, _, _, top = rasterio.open(image).bounds
+        shapes = [shapely.Point(left + 150 * k, top - 150 * k).buffer(60) for k in (1, 2)]
+        frame = geopandas.GeoDataFrame({attribute: texts}, geometry=shapes, crs="EPSG:32633")
+        frame.to_file(image.with_suffix(".geojson"))
+    recipe = written(tmp_path / "sites")
+    assert recipe.data.class_field == (attribute if name != "object" else None)
+    assert recipe.task.classes == ["background", name]

@@ -164,9 +164,9 @@ def test_page_and_markdown_say_what_was_chosen(table: ComparisonTable) -> None:
 def test_summary_sentence(table: ComparisonTable) -> None:
     [message] = summarize(table, Compare())
     assert message == (
-        "ships, fraction 0.1: of 3 methods, est has the best mean test miou, 0.620 ± 0.010 (2 "
+        "ships, fraction 0.1: of 3 methods, est has the best test mean IoU, 0.620 ± 0.010 (2 "
         "runs). Compared with full: better: est; worse: <b>odd_1|x</b>. Intervals (95 %) are over "
-        "seeds and 40 test scenes. Pareto-optimal in mean miou and memory: est. Regions "
+        "seeds and 40 test scenes. Pareto-optimal in mean IoU and memory: est. Regions "
         "without training scenes minus regions with: full "
         "\N{MINUS SIGN}0.123 (\N{MINUS SIGN}0.200 to \N{MINUS SIGN}0.050), est "
         "\N{MINUS SIGN}0.123 (\N{MINUS SIGN}0.200 to \N{MINUS SIGN}0.050)."
@@ -225,7 +225,7 @@ def test_lower_is_better_for_errors() -> None:
 def test_tables_have_every_method_and_column(table: ComparisonTable) -> None:
     markdown = as_markdown([table], [], Compare())
     _, rows, _, title, gaps = markdown.strip().split("\n\n")
-    assert title == "miou: regions without training scenes minus regions with them:"
+    assert title == "mean IoU: regions without training scenes minus regions with them:"
     assert "| busan | \N{MINUS SIGN}0.123 (\N{MINUS SIGN}0.200 to \N{MINUS SIGN}0.050) |" in gaps
     rows = rows.splitlines()
     assert len(rows) == 2 + len(table.lines)
@@ -305,7 +305,10 @@ def text(html: str) -> str:
 
 def test_single_region_has_no_table(table: ComparisonTable) -> None:
     [block] = blocks(page_of(table), "regions")
-    assert block["columns"] == ["busan", "durban"] and block["title"] == "ships, fraction 0.1: miou"
+    assert (
+        block["columns"] == ["busan", "durban"]
+        and block["title"] == "ships, fraction 0.1: mean IoU"
+    )
     one = [replace(each, regions={"busan": each.regions["busan"]}) for each in table.lines[:2]]
     assert 'id="regions"' not in render(page_of(replace(table, lines=one)))
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from geotune.config import Recipe, TrainOptions, load_recipe
 from geotune.errors import GeotuneError
@@ -83,9 +85,29 @@ def schedule_note(train: TrainOptions, before: int, done: int) -> str:
     )
 
 
+@contextmanager
+def interruption_advice(folder: RunDir) -> Iterator[None]:
+    """Add to a `KeyboardInterrupt` in the context what can be done with the run in the folder."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        again = "Run the same command again to "
+        error.add_note(
+            f"{again}resume from the last completed epoch, or geotune finish "
+            f"{shlex.quote(str(folder.path))} to keep the best epoch so far."
+            if folder.has_checkpoint
+            else f"No epoch is complete, so nothing is kept. {again}start over."
+        )
+        raise
+
+
 def _saved_recipe(folder: RunDir) -> Recipe:
     if not folder.recipe.is_file():
-        raise _error(folder, "holds no run (no recipe.yaml); give a recipe file or a run folder")
+        raise _error(
+            folder,
+            "holds no run (no recipe.yaml); give a recipe file or a run folder; for a folder of "
+            f"imagery and labels, geotune init {shlex.quote(str(folder.path))} writes a recipe",
+        )
     return load_recipe(folder.recipe)[0]
 
 

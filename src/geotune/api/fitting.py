@@ -9,7 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from geotune.adapter_config import NOVELTY
-from geotune.api.continuing import continued_recipe, schedule_note, unfinished_recipe
+from geotune.api.continuing import (
+    continued_recipe,
+    interruption_advice,
+    schedule_note,
+    unfinished_recipe,
+)
 from geotune.api.novelty import add_novelty
 from geotune.api.recipes import (
     OnMessage,
@@ -207,6 +212,7 @@ def _fit(
         return "new"
 
     with ExitStack() as held:
+        held.enter_context(interruption_advice(folder))
         state = current_state()
         locked = run.exists() and not helper and state != "finished"
         if locked:

@@ -12,6 +12,7 @@ from geotune.bench.analysis import COSTS, CombinedTable, ComparisonTable, Method
 from geotune.bench.statistics import Estimate
 from geotune.bench.suite import Compare
 from geotune.report import number_format as fmt
+from geotune.utils.metric_names import metric_name
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
@@ -31,9 +32,7 @@ CHOSEN_ON = (
 
 def header(table: ComparisonTable) -> list[str]:
     """The column names."""
-    return [
-        name.format(metric=table.objective.metric, reference=table.reference) for name in COLUMNS
-    ]
+    return [name.format(metric=table.objective.name, reference=table.reference) for name in COLUMNS]
 
 
 def cells(table: ComparisonTable, line: MethodSummary) -> list[str]:
@@ -72,7 +71,7 @@ def notes(table: ComparisonTable, options: Compare) -> str:
     better = "lower" if table.objective.lower else "higher"
     over = f"{fmt.listing(options.over)}, and seeds" if options.over else "seeds"
     parts = [
-        f"{table.objective.metric}, {better} is better: mean and standard deviation over {over}.",
+        f"{table.objective.name}, {better} is better: mean and standard deviation over {over}.",
         covers(table, options),
     ]
     if table.comparisons:
@@ -135,7 +134,8 @@ def as_markdown(
                 [method, *(mean_std(each[name].mean, each[name].spread) for name in names)]
                 for method, each in done
             ]
-            blocks.append(f"{_markdown([['method', *names], *metrics])}\n")
+            head = ["method", *map(metric_name, names)]
+            blocks.append(f"{_markdown([head, *metrics])}\n")
         if any(line.gaps for line in table.lines):
             blocks.append(f"{_gaps(table)}\n")
     blocks.extend(_choices(tables, options))
@@ -157,7 +157,7 @@ def choices(table: ComparisonTable) -> list[list[str]]:
         for line in table.lines
         for search in line.searches
     ]
-    head = ["method", "chosen", f"validation {table.objective.metric}", "trials"]
+    head = ["method", "chosen", f"validation {table.objective.name}", "trials"]
     return [head, *rows] if rows else []
 
 
@@ -223,7 +223,7 @@ def _gaps(table: ComparisonTable) -> str:
         for region in regions
     ]
     header = ["region without training scenes", *(line.method for line in done)]
-    title = f"{table.objective.metric}: regions without training scenes minus regions with them"
+    title = f"{table.objective.name}: regions without training scenes minus regions with them"
     return f"{title}:\n\n{_markdown([header, *rows])}"
 
 

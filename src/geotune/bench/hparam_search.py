@@ -13,6 +13,7 @@ from geotune.bench.local_executor import JobResult
 from geotune.bench.suite import Changes, Search
 from geotune.errors import GeotuneError
 from geotune.training.run_dir import RunDir
+from geotune.utils.metric_names import metric_name
 
 RANDOM_TRIALS = 3
 """Random trials before the sampler uses earlier results."""
@@ -27,6 +28,11 @@ class Objective:
 
     metric: str
     lower: bool
+
+    @property
+    def name(self) -> str:
+        """The metric as people read it."""
+        return metric_name(self.metric)
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,7 @@ from geotune.report.images import png
 from geotune.report.page import new_environment, page_style
 from geotune.report.plots import Curve
 from geotune.report.tasks.base import TaskPage
+from geotune.utils.metric_names import metric_name
 
 SECOND_LINE = {2: 3, 4: 5, 7: 8, 9: 10, 11: 12}
 """Columns shown as a second line below another column, to save width."""
@@ -191,7 +192,7 @@ def render(page: PageContext) -> str:
 
 def summarize(table: ComparisonTable, options: Compare) -> list[str]:
     """A short summary of a table."""
-    metric = table.objective.metric
+    metric, readable = table.objective.metric, table.objective.name
     done = [line for line in table.lines if metric in line.metrics]
     if not done:
         return [f"{table.title}: no finished runs."]
@@ -199,7 +200,7 @@ def summarize(table: ComparisonTable, options: Compare) -> list[str]:
     best = max(done, key=lambda line: sign * line.metrics[metric].mean)
     estimate = best.metrics[metric]
     parts = [
-        f"{table.title}: of {len(done)} methods, {best.method} has the best mean test {metric}, "
+        f"{table.title}: of {len(done)} methods, {best.method} has the best test {readable}, "
         f"{mean_std(estimate.mean, estimate.spread)} ({estimate.runs} "
         f"run{'' if estimate.runs == 1 else 's'})."
     ]
@@ -210,7 +211,7 @@ def summarize(table: ComparisonTable, options: Compare) -> list[str]:
         )
     efficient = [line.method for line in done if line.pareto_memory]
     if efficient:
-        parts.append(f"Pareto-optimal in mean {metric} and memory: {fmt.listing(efficient)}.")
+        parts.append(f"Pareto-optimal in {readable} and memory: {fmt.listing(efficient)}.")
     gaps = [
         f"{line.method} {gap_text(gap)}"
         for line in done
@@ -294,7 +295,9 @@ def _values(table: ComparisonTable, line: MethodSummary) -> list[float | str]:
 def _others(table: ComparisonTable) -> list[dict[str, Any]]:
     lines = {
         line.method: {
-            name: line.metrics[name] for name in other_metrics(table) if name in line.metrics
+            metric_name(name): line.metrics[name]
+            for name in other_metrics(table)
+            if name in line.metrics
         }
         for line in table.lines
     }
@@ -310,21 +313,19 @@ def _classes(table: ComparisonTable, each: str | None) -> list[dict[str, Any]]:
         }
         for line in table.lines
     }
-    return _block(table.recipe, f"{table.title}: {each}", lines)
+    return _block(table.recipe, f"{table.title}: {metric_name(each or '')}", lines)
 
 
 def _regions(table: ComparisonTable) -> list[dict[str, Any]]:
     """The metric by region; empty if the test split has a single region."""
     lines = {line.method: line.regions for line in table.lines}
     several = len({region for metrics in lines.values() for region in metrics}) > 1
-    return (
-        _block(table.recipe, f"{table.title}: {table.objective.metric}", lines) if several else []
-    )
+    return _block(table.recipe, f"{table.title}: {table.objective.name}", lines) if several else []
 
 
 def _gaps(table: ComparisonTable) -> list[dict[str, Any]]:
     lines = {line.method: line.gaps for line in table.lines}
-    return _block(table.recipe, f"{table.title}: {table.objective.metric}", lines, signs=True)
+    return _block(table.recipe, f"{table.title}: {table.objective.name}", lines, signs=True)
 
 
 def _block(

@@ -60,7 +60,7 @@ def _front(table: ComparisonTable, axis: CostAxis, prefix: str) -> Curve | None:
     lines = [line for line in table.lines if metric in line.metrics and line.cost[axis.cost]]
     if not lines:
         return None
-    figure, axes = new_axes(axis.label, metric, size=(6.2, 4.2))
+    figure, axes = new_axes(axis.label, table.objective.name, size=(6.2, 4.2))
     for line in lines:
         estimate = line.metrics[metric]
         x, on_front = _cost(line, axis), getattr(line, axis.front)
@@ -82,7 +82,8 @@ def _front(table: ComparisonTable, axis: CostAxis, prefix: str) -> Curve | None:
     dots = [(_cost(line, axis), line.metrics[metric].mean) for line in lines]
     label_points(figure, axes, dots, [line.method for line in lines])
     names = ", ".join(line.method for line in front)
-    title = f"{table.title}: {metric} against {axis.label.rpartition(',')[0] or axis.label}"
+    cost = axis.label.rpartition(",")[0] or axis.label
+    title = f"{table.title}: {table.objective.name} against {cost}"
     alt_text = f"{title}. Pareto-optimal: {names}."
     return Curve(title, svg(figure, prefix), alt_text)
 

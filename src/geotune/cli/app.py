@@ -36,6 +36,7 @@ from geotune.cli.push import push
 from geotune.cli.shared_options import MapContent, ModelFiles, SceneFiles
 from geotune.cli.test import test
 from geotune.cli.unpack import unpack
+from geotune.cli.usage_errors import usage_error
 from geotune.cli.view import view
 from geotune.errors import GeotuneError
 from geotune.utils.remote import remote_reading, without_servers
@@ -51,6 +52,7 @@ app = App(
     help_format="plaintext",  # markdown needs another import
     suppress_keyboard_interrupt=False,  # main prints the message for Ctrl+C
     default_parameter=Parameter(negative_iterable=()),  # no --empty-NAME
+    error_formatter=usage_error,
 )
 
 
@@ -112,11 +114,10 @@ def _launch(
 
 
 AFTER_INTERRUPT = {
-    "fit": "Run the same command again to resume from the last completed epoch, or geotune finish "
-    "RUN (by default runs/RECIPE) to keep the best epoch so far.",
+    "fit": "Run the same command again to resume from the last completed epoch, if there is one.",
     "distill": "Run the same command again to resume from the last completed epoch.",
-    "pretrain": "Run the same command again to resume from the last completed epoch, or geotune "
-    "finish RUN to keep the best epoch so far.",
+    "pretrain": "Run the same command again to resume from the last completed epoch, if there is "
+    "one.",
     "demo": "Run the same command again to resume from the last completed epoch.",
     "bench": "Run the same command again to resume; completed runs are kept.",
     "cache": "Run the same command again to compute the missing features.",
@@ -152,9 +153,12 @@ def main() -> None:
     try:
         app.meta(argv, exit_on_error=False)
         sys.stdout.flush()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # once is enough
-        again = next((text for name, text in AFTER_INTERRUPT.items() if name in argv), "")
+        command = next((name for name in AFTER_INTERRUPT if name in argv), "")
+        again = AFTER_INTERRUPT.get(command, "")
+        if command in ("fit", "pretrain"):  # says which run, and whether it has an epoch
+            again = next(iter(getattr(interrupt, "__notes__", ())), again)
         err().quiet = False
         err().print(f"Interrupted. {again}".rstrip())
         # Native threads may still compute; the interpreter's teardown would crash under them.

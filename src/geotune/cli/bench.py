@@ -8,7 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from geotune.cli.console import Json, escape, message, out, print_json
+from geotune.cli.console import Json, escape, message, out, print_json, print_table
 
 
 def bench(
@@ -17,7 +17,9 @@ def bench(
     workers: int | None = None,
     ray: str | None = None,
     table_only: Annotated[bool, Parameter(negative="")] = False,
-    only: Annotated[tuple[str, ...], Parameter(negative="", consume_multiple=True)] = (),
+    only: Annotated[
+        tuple[str, ...], Parameter(negative="", consume_multiple=True, show_default=False)
+    ] = (),
     as_json: Json = False,
 ) -> None:
     """Compare methods: run a grid of recipes and report differences, intervals and costs.
@@ -63,10 +65,10 @@ def bench(
 
         options = result.suite.compare
         for table in result.tables:
-            out().print(for_terminal(table))
+            print_table(for_terminal(table))
             out().print(f"[dim]{escape(notes(table, options))}[/dim]")
         for published in result.published:
-            out().print(published_for_terminal(published))
+            print_table(published_for_terminal(published))
         out().print(f"page: {escape(str(result.folder / PAGE))}")
     failed = [row for row in result.rows if row["status"] == "failed"]
     if failed:

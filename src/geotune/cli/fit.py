@@ -17,6 +17,15 @@ if TYPE_CHECKING:
     from geotune.api.fitting import FitResult
 
 
+PREDICTIONS = {
+    "segment": "class maps and polygons",
+    "detect": "objects",
+    "classify": "a table of classes",
+    "regress": "maps of numbers",
+    "density": "density maps and counts",
+}
+
+
 def fit(
     recipe: Path,
     *overrides: str,
@@ -129,4 +138,14 @@ def show_fit(result: FitResult, as_json: bool) -> None:
         out().print(f"next:\n  geotune fit RECIPE {escape(start)}  [dim]# the later task[/dim]")
         return
     out().print(f"next:\n  geotune test {run}  [dim]# the metrics of the test split[/dim]")
-    out().print(f"  geotune predict {run} IMAGES --out maps  [dim]# maps, or objects[/dim]")
+    written = _prediction(result.run)
+    if written:
+        out().print(f"  geotune predict {run} IMAGES --out maps  [dim]# {written}[/dim]")
+
+
+def _prediction(run: Path) -> str:
+    """What `geotune predict` writes for a run, if anything."""
+    from geotune.adapter_config import load_adapter_config
+
+    task = load_adapter_config(run).sections["task"]
+    return "a table" if task.get("level") == "image" else PREDICTIONS.get(task["kind"], "")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Literal, cast, get_args
 
 from geotune.cli.console import Json, escape, out, print_json, print_table
+from geotune.errors import GeotuneError
 
 if TYPE_CHECKING:
     from geotune.config.reference import Kind, Option, Section
@@ -19,6 +21,7 @@ def list_(
         "distill",
     ],
     name: str | None = None,
+    *,
     as_json: Json = False,
 ) -> None:  # fmt: skip
     """List components, or every key of a section of the recipe.
@@ -42,7 +45,6 @@ def list_(
 
 
 def _list_components(category: Category, name: str | None, as_json: bool) -> None:
-    from geotune.errors import GeotuneError
     from geotune.info import describe, list_components
 
     details = None if name is None else describe(category, name)
@@ -55,18 +57,21 @@ def _list_components(category: Category, name: str | None, as_json: bool) -> Non
             out().print(f"[bold]{escape(label)}[/bold]: {escape(text)}")
         return
     text = (name or "").lower()
-    rows = [row for row in list_components(category) if text in row["name"].lower()]
+    every = list_components(category)
+    rows = [row for row in every if text in row["name"].lower()]
     if as_json:
         print_json({category: rows})
         return
-    from rich.table import Table
-
     if not rows:
+        near = get_close_matches(text, [row["name"] for row in every], n=3)
+        similar = f"did you mean {' or '.join(near)}? " if near else ""
         raise GeotuneError(
-            f"{name}: no name of {category} contains this; without it, geotune list {category} "
-            "shows all",
+            f"{name}: no name of {category} contains this; {similar}Without it, geotune list "
+            f"{category} shows all",
             code="option-invalid",
         )
+    from rich.table import Table
+
     table = Table(box=None, pad_edge=False)
     for column in rows[0]:  # names are copied, so other columns wrap first
         table.add_column(column, no_wrap=not table.columns, overflow="fold")
@@ -77,7 +82,6 @@ def _list_components(category: Category, name: str | None, as_json: bool) -> Non
 
 def _list_keys(section: Section, name: str, as_json: bool) -> None:
     from geotune.config.reference import section_kinds, shared_options
-    from geotune.errors import GeotuneError
 
     every = section_kinds(section)
     kinds = [kind for kind in every if kind.name == name] or [_with_keys(k, name) for k in every]
@@ -119,4 +123,4 @@ def _print_options(options: tuple[Option, ...]) -> None:
         default = f"; {option.default}" if option.default == "required" else default
         table.add_row(option.key, escape(f"{option.type}{default}"))
         table.add_row("", f"[dim]{escape(option.description)}[/dim]")
-    out().print(table)
+    print_table(table)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from geotune.cli.console import escape
 from geotune.utils.headline import lowest_class
-from geotune.utils.metric_names import METRICS, score
+from geotune.utils.metric_names import metric_name, score
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -24,12 +24,12 @@ def metrics_table(
 
     main, *others = (name for name in metrics if "/" not in name)
     lowest = lowest_class(metrics, main)
-    first = "" if lowest is None else f"{METRICS.get(lowest[0], lowest[0])} of {lowest[1]} "
+    first = "" if lowest is None else f"{metric_name(lowest[0])} of {lowest[1]} "
     first += "" if lowest is None else f"{score(lowest[2])} (lowest class), "
-    title = f"{split}: {first}{METRICS.get(main, main)} {score(metrics[main])}"
+    title = f"{split}: {first}{metric_name(main)} {score(metrics[main])}"
     table = Table(title=escape(title), title_justify="left", box=None)
     names = list(dict.fromkeys(name.partition("/")[0] for name in metrics if "/" in name))
-    for column in ("class" if names else "metric", *(METRICS.get(n, n) for n in names)):
+    for column in ("class" if names else "metric", *(metric_name(n) for n in names)):
         table.add_column(column, justify="right" if table.columns else "left")
     chosen = {one["class"]: f"{score(one['iou'])} ({one['threshold']:g})" for one in thresholds}
     if chosen:
@@ -40,5 +40,5 @@ def metrics_table(
     if not names:
         table.add_column("", justify="right")
         for name in others:
-            table.add_row(METRICS.get(name, name), score(metrics[name]))
+            table.add_row(metric_name(name), score(metrics[name]))
     return table

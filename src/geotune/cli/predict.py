@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -78,3 +79,5 @@ def predict(
         out().print(f"  {escape(line)}")
         for note in result.notes:
             message(f"note: {note}")
+    folder = escape(shlex.quote(str(out_dir)))
+    out().print(f"next:\n  geotune view {folder}  [dim]# on a map in the browser[/dim]")

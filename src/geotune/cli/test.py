@@ -8,7 +8,7 @@ from pathlib import Path
 from geotune.cli.console import Json, escape, message, out, print_json, print_table, show_progress
 from geotune.cli.metrics_table import metrics_table
 from geotune.cli.shared_options import ModelFiles
-from geotune.utils.metric_names import METRICS, score
+from geotune.utils.metric_names import metric_name, score
 
 
 def test(
@@ -44,12 +44,12 @@ def test(
         out().print("threshold: chosen in validation, for geotune predict --threshold CLASS=auto")
     main = next(iter(result["metrics"]))
     for region, metrics in result["regions"].items():
-        out().print(f"{escape(region)}: {METRICS.get(main, main)} {score(metrics[main])}")
+        out().print(f"{escape(region)}: {metric_name(main)} {score(metrics[main])}")
     if (gap := result["gap"]) is not None:
         seen, unseen = gap["seen"][main], gap["unseen"][main]
         low, high = gap["intervals"][main]
         out().print(
-            f"{METRICS.get(main, main)} in regions not seen in training {score(unseen)}, in "
+            f"{metric_name(main)} in regions not seen in training {score(unseen)}, in "
             f"seen regions ({gap['seen_in']} scenes) {score(seen)}: {unseen - seen:+.3f}"
             f"{_between(low, high, gap['units'])}"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,6 +16,7 @@ from geotune.config.schema import ModelSections, Recipe
 from geotune.errors import RecipeError
 
 Parsed = TypeVar("Parsed", bound=OptionsModel)
+YAML = (".yaml", ".yml")
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> tuple[Recipe, list[str]]:
@@ -37,7 +39,7 @@ def read_values(path: Path, what: str, section: str) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        problem = f"cannot be read ({error.strerror}); expected {what} file"
+        problem = f"cannot be read ({error.strerror}); expected {what} file{_similar_file(path)}"
     except UnicodeDecodeError:
         problem = f"not a text file; expected {what} in YAML"
     else:
@@ -50,6 +52,17 @@ def read_values(path: Path, what: str, section: str) -> dict[str, Any]:
                 return values
             problem = f"found {type(values).__name__}, expected sections such as {section}:"
     raise RecipeError(f"{path}: {problem}", code="recipe-unreadable", file=path)
+
+
+def _similar_file(path: Path) -> str:
+    """A hint at a YAML file of a similar name in the same folder."""
+    if path.exists():
+        return ""
+    folder = path.parent
+    files = [p for p in folder.iterdir() if p.suffix in YAML] if folder.is_dir() else []
+    by_stem = {p.stem: p for p in sorted(files)}
+    near = difflib.get_close_matches(path.stem, by_stem, n=1, cutoff=0.7)
+    return f"; did you mean {by_stem[near[0]]}?" if near else ""
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):

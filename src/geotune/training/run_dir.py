@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from geotune.adapter_config import ADAPTER_CONFIG, NOVELTY, TENSORS
+from geotune.adapter_config import ADAPTER_CONFIG, NOVELTY, TENSORS, unfinished_advice
 from geotune.config import Recipe, dump_recipe, load_recipe
 from geotune.errors import GeotuneError
 from geotune.hub.reference import is_hub_name
@@ -291,7 +291,11 @@ class RunDir:
             return json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise GeotuneError(
-                f"{path}: file not found; {self.path} is no completed run; run geotune fit first",
+                f"{path}: file not found; "
+                + (
+                    unfinished_advice(self.path)
+                    or f"{self.path} is no completed run; run geotune fit first"
+                ),
                 code="run-incomplete",
                 file=path,
             ) from error

@@ -17,6 +17,7 @@ from geotune.training.evaluate import window_scores
 from geotune.training.time_estimate import TimeEstimate, clock
 from geotune.training.training_module import TrainingModule
 from geotune.types import Batch, Sample
+from geotune.utils.metric_names import metric_name
 from geotune.utils.progress import OnProgress, ignore_progress
 
 WARMUP_STEPS, MEASURED_STEPS = 2, 2
@@ -118,7 +119,7 @@ class TrainingProgress(Callback):
         metrics, monitor = trainer.callback_metrics, pl_module.monitor
         note = f"loss {float(metrics['train/loss']):.4f}"
         if self.validated:
-            note += f", validation {monitor} {float(metrics[f'val/{monitor}']):.4g}"
+            note += f", validation {metric_name(monitor)} {float(metrics[f'val/{monitor}']):.4g}"
         self.validated = False
         self.on_message(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}: {note}")
 

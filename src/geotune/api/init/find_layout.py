@@ -335,7 +335,8 @@ def _no_labels(
         )
     else:
         missing = (
-            "but no labels; expected masks, polygons, boxes or points beside the images, or a "
+            "but no labels; to map them with a trained model: geotune predict RUN; to train, "
+            "expected masks, polygons, boxes or points beside the images, or a "
             "folder of images per class"
         )
     return GeotuneError(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import geopandas
 import numpy as np
 import shapely
 from numpy.typing import NDArray
@@ -25,13 +27,21 @@ from geotune.api.init.classes import (
 from geotune.api.init.draft import Draft
 from geotune.api.init.layout import PAGES, Layout
 from geotune.data.labels.unread_attributes import possible_classes, unread_attributes
-from geotune.data.labels.vector_io import class_column, class_values, read_features
+from geotune.data.labels.vector_io import (
+    attribute_columns,
+    class_column,
+    class_values,
+    read_features,
+)
 from geotune.errors import GeotuneError
 from geotune.utils.colors import is_background
 from geotune.utils.text import pluralize
 
 CLASS_FIELD_WORDS = ("class", "label", "type", "species", "category", "kind", "code", "name")
 """Words in the name of a field that holds the class, the likeliest first."""
+
+ONE_CLASS_FIELDS = CLASS_FIELD_WORDS[:-2]
+"""Fields that name the class also if it is the only one; a code or name may be anything."""
 
 RECTANGULAR = 0.98
 """Share of its smallest rectangle that a box covers."""
@@ -98,7 +108,7 @@ def _class_field(draft: Draft, layout: Layout, request: Request) -> str | None:
         [unread_attributes(path) for path in files], request.classes or ()
     )
     if not candidates:
-        return None
+        return _field_of_one_class(draft, frames)
 
     def rank(name: str) -> tuple[int, int]:
         words = [i for i, word in enumerate(CLASS_FIELD_WORDS) if word in name.lower()]
@@ -109,6 +119,24 @@ def _class_field(draft: Draft, layout: Layout, request: Request) -> str | None:
     text = f'the attribute that looks like the class{others}; "" if all features are of one class'
     draft.set("data.class_field", best, text)
     return best
+
+
+def _field_of_one_class(
+    draft: Draft, frames: Sequence[tuple[Path, geopandas.GeoDataFrame]]
+) -> str | None:
+    """The field that names the only class, if one has a usual name and one text everywhere."""
+    for name in attribute_columns(frames[0][1]):
+        if name.lower() not in ONE_CLASS_FIELDS:
+            continue
+        if any(name not in attribute_columns(frame) for _, frame in frames):
+            continue
+        values = {str(v).strip() for _, frame in frames for v in class_values(frame, name)}
+        text = next(iter(values)) if len(values) == 1 else ""
+        if any(letter.isalpha() for letter in text):
+            comment = f'all features have the value {text} in this attribute; "" if it is no class'
+            draft.set("data.class_field", name, comment)
+            return name
+    return None
 
 
 def _segment_polygons(draft: Draft, names: Mapping[str, Any], request: Request) -> None:

@@ -14,7 +14,7 @@ from geotune.hub.download import BACKBONE
 from geotune.stac.fields import identifier
 from geotune.stac.model_item import base_page, base_repository
 from geotune.utils.licences import spdx
-from geotune.utils.metric_names import METRICS, score
+from geotune.utils.metric_names import metric_name, score
 from geotune.utils.text import join_some, pluralize
 
 PIPELINES = {
@@ -134,7 +134,7 @@ def _model_index(content: CardContent) -> list[dict[str, Any]]:
             "task": {"type": PIPELINES.get(kind, "other"), "name": kind},
             "dataset": {"type": "custom", "name": content.dataset, "split": split},
             "metrics": [
-                {"type": name, "name": _metric_name(name), "value": round(value, 6)}
+                {"type": name, "name": metric_name(name), "value": round(value, 6)}
                 for name, value in content.metrics[split].items()
                 if isinstance(value, int | float) and value == value
             ],
@@ -143,11 +143,6 @@ def _model_index(content: CardContent) -> list[dict[str, Any]]:
     ]
     name = content.repo.partition("/")[2]
     return [{"name": name, "results": results}] if results else []
-
-
-def _metric_name(name: str) -> str:
-    metric, _, of = name.partition("/")
-    return METRICS.get(metric, metric) + (f" of {of}" if of else "")
 
 
 def _summary(content: CardContent) -> str:
@@ -257,7 +252,7 @@ def _results(content: CardContent) -> str:
         return ""
     names = list(dict.fromkeys(n for split in content.splits for n in content.metrics[split]))
     rows = [
-        f"| {_metric_name(name)} | "
+        f"| {metric_name(name)} | "
         + " | ".join(score(content.metrics[split].get(name)) for split in content.splits)
         + " |"
         for name in names

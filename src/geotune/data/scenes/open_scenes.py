@@ -305,7 +305,7 @@ def require_overlap(scenes: Sequence[Scene], errors: ErrorCollector) -> None:
         with errors.catch(None, path):
             raise GeotuneError(
                 f"{path}: none of its labels lies in its scene {first.raster.path}"
-                + (f", nor any of {len(others)} other label files in theirs" if others else "")
+                + (f" (the same in {pluralize(len(others), 'other scene')})" if others else "")
                 + f"; {placement_advice(path)}",
                 code="labels-outside",
                 key="data.labels",
