@@ -52,6 +52,19 @@ def test_nms_equals_a_plain_implementation(random_boxes: Make, extent: float, li
     )
 
 
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_far_coordinates_and_new_indexes_change_nothing(
+    random_boxes: Make, monkeypatch: pytest.MonkeyPatch, share: float
+) -> None:
+    """Coordinates of a projection, in float32: hulls must not be rounded more than the boxes."""
+    monkeypatch.setattr(module, "INDEX_SHARE", share)
+    boxes, scores, classes = make_case(random_boxes, 300, 60)
+    far = (boxes + np.array([5e6, 5e6, 0, 0, 0])).astype(np.float32)
+    expected = plain_nms(far.astype(np.float64), scores, classes, 0.1)
+    tensors = [torch.from_numpy(x) for x in (far, scores, classes)]
+    assert nms(tensors[0], tensors[1], 0.1, tensors[2]).tolist() == expected
+
+
 @pytest.mark.parametrize("first", [1, 7, 10_000])
 def test_result_does_not_depend_on_block_size_or_index(
     random_boxes: Make, monkeypatch: pytest.MonkeyPatch, first: int

@@ -19,6 +19,8 @@ from geotune.boxes.oriented import HORIZONTAL, as_oriented, hull
 from geotune.errors import GeotuneError
 
 FIRST_BLOCK, LARGEST_BLOCK = 16, 1 << 16
+INDEX_SHARE = 0.5
+"""Share of the indexed boxes that are left, below which the index is built again, of these only."""
 PAIRS_PER_BLOCK = 1 << 20
 """Target number of candidate pairs per block, by which the block size is adapted."""
 BRUTE_FORCE_LIMIT = 4096
@@ -40,7 +42,8 @@ def nms(boxes: Tensor, scores: Tensor, threshold: float, classes: Tensor | None 
         )
     order = scores.argsort(descending=True, stable=True)
     boxes = boxes[order]
-    hulls = _separate_classes(hull(boxes), None if classes is None else classes[order])
+    exact = boxes if boxes.device.type == "mps" else boxes.double()  # MPS has no float64
+    hulls = _separate_classes(hull(exact), None if classes is None else classes[order])
     if boxes.shape[-1] == HORIZONTAL and len(boxes) <= BRUTE_FORCE_LIMIT:
         return order[torchvision.ops.nms(hulls, scores[order].to(hulls.dtype), threshold)]
     alive = _oriented_keep_mask(as_oriented(boxes), hulls, threshold)
@@ -51,7 +54,6 @@ def _separate_classes(hulls: Tensor, classes: Tensor | None) -> Tensor:
     """Hulls shifted to the origin, and by class so that different classes never overlap."""
     if not len(hulls):
         return hulls
-    hulls = hulls if hulls.device.type == "mps" else hulls.double()
     hulls = hulls - hulls[:, :2].amin(0).repeat(2)
     if classes is None:
         return hulls
@@ -60,15 +62,17 @@ def _separate_classes(hulls: Tensor, classes: Tensor | None) -> Tensor:
 
 def _oriented_keep_mask(boxes: Tensor, hulls: Tensor, threshold: float) -> np.ndarray:
     """Mask `(N)` of the oriented boxes that are kept; boxes are sorted best first."""
+    remaining = torch.arange(len(boxes), device=boxes.device)
     index = BoxIndex(hulls)
-    areas = boxes[:, 2] * boxes[:, 3]
+    areas = boxes[:, 2:4].to(hulls.dtype).prod(1)
     alive = np.ones(len(boxes), dtype=bool)
     start, size = 0, FIRST_BLOCK
     while start < len(boxes):
         block = torch.from_numpy(start + np.flatnonzero(alive[start : start + size]))
         block = block.to(boxes.device)
-        row, j = index.query(hulls[block])
+        row, column = index.query(hulls[block])
         num_pairs = len(row)
+        j = remaining[column]
         i = block[row]
         relevant = (j > i) & torch.from_numpy(alive).to(boxes.device)[j]
         i, j = i[relevant], j[relevant]
@@ -78,9 +82,19 @@ def _oriented_keep_mask(boxes: Tensor, hulls: Tensor, threshold: float) -> np.nd
             first, second
         )
         i, j = i[bound], j[bound]
+        if hulls.dtype == torch.float64:  # in float32 far hulls are less exact than the margin
+            # Boxes share at most what their hulls share, C: IoU <= C / (both areas - C).
+            low = torch.maximum(hulls[i, :2], hulls[j, :2])
+            common = (torch.minimum(hulls[i, 2:], hulls[j, 2:]) - low).clamp(min=0).prod(1)
+            bound = common * (1 + threshold) * (1 + 1e-5) >= threshold * (areas[i] + areas[j])
+            i, j = i[bound], j[bound]
         over = paired_iou(boxes, boxes, i, j) > threshold
         _suppress(alive, i[over].cpu().numpy(), j[over].cpu().numpy())
         start += size
+        left = start + np.flatnonzero(alive[start:])
+        if len(left) < INDEX_SHARE * len(remaining):
+            remaining = torch.from_numpy(left).to(boxes.device)
+            index = BoxIndex(hulls[remaining])
         size = min(
             LARGEST_BLOCK, max(1, min(2 * size, size * PAIRS_PER_BLOCK // max(1, num_pairs)))
         )
