@@ -54,12 +54,14 @@ def test_nms_equals_a_plain_implementation(random_boxes: Make, extent: float, li
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
 def test_far_coordinates_and_new_indexes_change_nothing(
-    random_boxes: Make, monkeypatch: pytest.MonkeyPatch, share: float
+    monkeypatch: pytest.MonkeyPatch, share: float
 ) -> None:
     """Coordinates of a projection, in float32: hulls must not be rounded more than the boxes."""
     monkeypatch.setattr(module, "INDEX_SHARE", share)
-    boxes, scores, classes = make_case(random_boxes, 300, 60)
-    far = (boxes + np.array([5e6, 5e6, 0, 0, 0])).astype(np.float32)
+    rng = np.random.default_rng(0)
+    centres, angles = rng.uniform(5e6, 5e6 + 30, (400, 2)), rng.uniform(0, 3, (400, 1))
+    far = np.concatenate([centres, rng.uniform(1, 4, (400, 2)), angles], 1).astype(np.float32)
+    scores, classes = rng.random(400), np.zeros(400, dtype=np.int64)
     expected = plain_nms(far.astype(np.float64), scores, classes, 0.1)
     tensors = [torch.from_numpy(x) for x in (far, scores, classes)]
     assert nms(tensors[0], tensors[1], 0.1, tensors[2]).tolist() == expected
