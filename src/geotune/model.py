@@ -16,6 +16,7 @@ from geotune.types import Batch, FeatureMaps, Normalization, Sample
 from geotune.utils.activation_checkpointing import recompute_stages
 from geotune.utils.batch_norm import allow_single_values
 from geotune.utils.feature_encoding import DecodedFeatures
+from geotune.utils.memory_format import for_convolutions
 
 
 class Model(nn.Module):
@@ -132,7 +133,7 @@ class Model(nn.Module):
         images = self.encoder.backbone.join(images)
         shape = (1, -1) + (1,) * (images.ndim - 2)
         x = (images - self.offset.view(shape)) / self.scale.view(shape)
-        return torch.where(torch.isnan(x), self.fill.view(shape), x)
+        return for_convolutions(torch.where(torch.isnan(x), self.fill.view(shape), x))
 
 
 def encode_models(
