@@ -57,6 +57,28 @@ def test_missing_peers_are_skipped(
     assert "geotune est" in (tmp_path / "peers.svg").read_text(encoding="utf-8")
 
 
+def test_the_fastest_of_several_turns_counts(
+    peers: Any, settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peers, "find_spec", lambda name: name)
+    monkeypatch.setattr(peers, "version", lambda name: "1.0")
+    measured: list[str] = []
+
+    def measure(name: str, settings: Any, folder: Path) -> dict[str, Any]:
+        measured.append(name)
+        row = row_of(peers, name, float(len(measured)))
+        return {**row, "mapping_mpx_per_s": float(len(measured))}
+
+    names = ["terratorch full", "geotune est"]
+    peers.compare(names, settings, tmp_path / "peers.json", measure, turns=2)
+    assert measured == names * 2
+    result = json.loads((tmp_path / "peers.json").read_text(encoding="utf-8"))
+    first, second = result["rows"]
+    assert result["turns"] == 2
+    assert first["step_seconds"] == 1 and first["mapping_mpx_per_s"] == 3
+    assert second["first_step_seconds"] == 2 and second["process_bytes"] == 2
+
+
 def test_nothing_installed(
     peers: Any,
     settings: Any,
