@@ -28,7 +28,7 @@ from geotune.inference.geoparquet import check_pyarrow
 from geotune.utils.precision import (
     PredictionPrecision,
     check_prediction_precision,
-    slow_precision_note,
+    prediction_notes,
 )
 from geotune.utils.progress import ALL_MODULES, OnProgress, ignore_progress, loading_libraries
 
@@ -171,8 +171,7 @@ def embed(
     if window is not None and aligned != window:
         notes.append(f"window: {window} pixels are no whole patches; {aligned} are used")
     target = pick_device(device)
-    if (slow := slow_precision_note(precision, target.type)) is not None:
-        notes.append(f"--precision: {slow}")
+    notes += prediction_notes(precision, target.type)
     features.model.to(target)
     options = WindowOptions(
         bands=features.backbone.bands,

@@ -23,7 +23,7 @@ from geotune.utils.precision import (
     PredictionPrecision,
     autocast,
     check_prediction_precision,
-    slow_precision_note,
+    prediction_notes,
 )
 from geotune.utils.text import word
 
@@ -269,8 +269,7 @@ class Predictor:
     @property
     def precision_notes(self) -> list[str]:
         """A message if the precision is slow on the device."""
-        slow = slow_precision_note(self.options.precision, self.device.type)
-        return [] if slow is None else [f"--precision: {slow}"]
+        return prediction_notes(self.options.precision, self.device.type)
 
     def scene_notes(self, sources: Mapping[str, RasterSource]) -> list[str]:
         """Messages about scenes, and about the models that predict them."""

@@ -99,6 +99,12 @@ def check_prediction_precision(precision: str) -> None:
         )
 
 
+def prediction_notes(precision: str, device: str) -> list[str]:
+    """A message about `--precision` if it is slow on the device."""
+    slow = slow_precision_note(precision, device)
+    return [] if slow is None else [f"--precision: {slow}"]
+
+
 def substitution_note(precision: str, device: str) -> str | None:
     """A note if a device computes in another precision than the requested one."""
     if precision != HALF or device == "cuda":
