@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -19,6 +18,7 @@ from geotune.config.error_messages import invalid_options
 from geotune.errors import GeotuneError
 from geotune.hub.download import backbone_file
 from geotune.registry import BACKBONE_PROVIDERS
+from geotune.utils.text import similar_names
 
 
 def backbone(
@@ -83,7 +83,7 @@ def build_backbone(options: BackboneOptions, bands: Sequence[str] | None = None)
     """Build a backbone from its options, for images with these bands if given; see `backbone`."""
     provider, slash, model = options.name.partition("/")
     if not slash or provider not in BACKBONE_PROVIDERS:
-        near = difflib.get_close_matches(provider, BACKBONE_PROVIDERS, n=1)
+        near = similar_names(provider, BACKBONE_PROVIDERS)
         hint = f"; did you mean {near[0]}/{model or '...'}?" if near else ""
         raise GeotuneError(
             f"backbone.name {options.name!r}: expected provider/model with a provider of "

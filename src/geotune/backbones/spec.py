@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -10,6 +9,7 @@ from pydantic import Field, PositiveFloat
 
 from geotune.config.backbone_options import BackboneOptions
 from geotune.errors import GeotuneError
+from geotune.utils.text import similar_names
 
 Bands = Sequence[str] | int | Mapping[str, Sequence[str]]
 """Band names in the order of the channels (by modality if there are several), or their number."""
@@ -83,7 +83,7 @@ class BackboneSpec(BackboneOptions):
         by_lower = {name.lower(): name for name in models}
         query = model.partition(".")[0].lower()  # without timm's tag of the weights
         similar = [name for name in by_lower if query and name.startswith(f"{query}_")][:20]
-        similar = similar or difflib.get_close_matches(query, by_lower, n=3)
+        similar = similar or similar_names(query, by_lower, count=3)
         similar = similar or [name for name in by_lower if query and query in name][:5]
         names = ", ".join(f"{provider}/{by_lower[name]}" for name in similar)
         return GeotuneError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -16,6 +15,7 @@ from geotune.backbones.checkpoint_keys import missing_keys, strip_prefix
 from geotune.backbones.spec import BackboneSpec
 from geotune.errors import GeotuneError, check_exists
 from geotune.hub.connection import quiet_hub, reachable
+from geotune.utils.text import similar_names
 
 _RGB = ("B04", "B03", "B02")
 
@@ -187,7 +187,7 @@ def load_weights(
     if missing or shapes:
         problems = []
         if missing:
-            near = difflib.get_close_matches(missing[0], list(state), n=1)
+            near = similar_names(missing[0], state)
             hint = f" (it has {near[0]})" if near else ""
             problems.append(f"{len(missing)} keys are missing: {', '.join(missing[:5])}{hint}")
         for key in shapes[:5]:

@@ -6,8 +6,9 @@ import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from geotune.bench.suite import PublishedOptions, Regions, suggest
+from geotune.bench.suite import PublishedOptions, Regions
 from geotune.errors import GeotuneError
+from geotune.utils.text import suggest
 
 
 @dataclass(frozen=True)

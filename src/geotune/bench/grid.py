@@ -13,9 +13,10 @@ import yaml
 
 from geotune.bench.baselines import BASELINES
 from geotune.bench.run_table import RunTable, read_run_table
-from geotune.bench.suite import Changes, Suite, suggest
+from geotune.bench.suite import Changes, Suite
 from geotune.config import Recipe, load_recipe
 from geotune.errors import RecipeError
+from geotune.utils.text import suggest
 
 METHOD = "method"
 """The axis that is compared if no axis of the grid changes the method."""

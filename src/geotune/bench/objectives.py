@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 from geotune.bench.grid import RunSpec
 from geotune.bench.hparam_search import Objective
-from geotune.bench.suite import Suite, suggest
+from geotune.bench.suite import Suite
 from geotune.errors import RecipeError
 from geotune.factory.build_model import build_task
 from geotune.report.from_run import page_name
 from geotune.report.tasks.base import TaskPage, find_page
+from geotune.utils.text import suggest
 
 
 def objectives_of(

@@ -11,12 +11,12 @@ from typing import Any
 from geotune.bench.external_results import read_external_results
 from geotune.bench.grid import RunSpec, expand
 from geotune.bench.results import ROWS, Row, check_same_code, grid_labels, read_rows
-from geotune.bench.suite import Search, Suite, read_suite, suggest
+from geotune.bench.suite import Search, Suite, read_suite
 from geotune.errors import GeotuneError, RecipeError
 from geotune.training.lock import exclusive_lock
 from geotune.utils.atomic import write_atomically
 from geotune.utils.code_hash import training_code
-from geotune.utils.text import pluralize
+from geotune.utils.text import pluralize, suggest
 
 PAGE = "bench.html"
 

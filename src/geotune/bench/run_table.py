@@ -8,8 +8,9 @@ from pathlib import Path
 
 import yaml
 
-from geotune.bench.suite import Changes, Suite, suggest
+from geotune.bench.suite import Changes, Suite
 from geotune.errors import RecipeError
+from geotune.utils.text import suggest
 
 RunTable = Mapping[tuple[str, ...], Changes]
 """Recipe and label on each axis of the grid, in order, to the changes of this run."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,6 +9,7 @@ from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_v
 
 from geotune.config.base import OptionsModel, Share
 from geotune.config.loader import parse, read_values
+from geotune.utils.text import suggest
 
 Changes = dict[str, Any]
 """Values by recipe key, such as `method.kind`."""
@@ -382,13 +381,6 @@ class Suite(OptionsModel):
             else self.search
             for name, entry in self.recipes.items()
         }
-
-
-def suggest(name: str, known: Iterable[str]) -> str:
-    """A hint for an unknown name: the closest known name, or all of them."""
-    known = list(known)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"did you mean {near[0]}?" if near else f"expected one of {', '.join(known)}"
 
 
 def read_suite(path: Path) -> Suite:

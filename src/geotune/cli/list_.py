@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Literal, cast, get_args
 
 from geotune.cli.console import Json, escape, out, print_json, print_table
 from geotune.errors import GeotuneError
+from geotune.utils.text import similar_names
 
 if TYPE_CHECKING:
     from geotune.config.reference import Kind, Option, Section
@@ -63,7 +63,7 @@ def _list_components(category: Category, name: str | None, as_json: bool) -> Non
         print_json({category: rows})
         return
     if not rows:
-        near = get_close_matches(text, [row["name"] for row in every], n=3)
+        near = similar_names(text, [row["name"] for row in every], count=3)
         similar = f"did you mean {' or '.join(near)}? " if near else ""
         raise GeotuneError(
             f"{name}: no name of {category} contains this; {similar}Without it, geotune list "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pydantic.fields import FieldInfo
 
 from geotune.config.base import Registered
 from geotune.errors import GeotuneError, RecipeError
+from geotune.utils.text import did_you_mean, similar_names
 
 Model = type[BaseModel]
 
@@ -105,8 +105,7 @@ def describe(fault: Any, model: Model, values: Mapping[str, Any], section: str =
             code, text = "recipe-key-renamed", f"{key}: {found} is renamed to {new}"
         else:
             kinds = [tag.strip(" '") for tag in context["expected_tags"].split(",")]
-            near = difflib.get_close_matches(str(found), kinds, n=1, cutoff=0.5)
-            hint = f"; did you mean {near[0]}?" if near else ""
+            hint = did_you_mean(str(found), kinds)
             text = f"{key}: found {found!r}, expected one of {', '.join(kinds)}{hint}"
     elif fault["type"] == "invalid_option":
         key = context["key"] or key
@@ -126,9 +125,9 @@ def describe(fault: Any, model: Model, values: Mapping[str, Any], section: str =
 
 def _advice(key: str, known: Sequence[str]) -> str:
     parent, _, name = key.rpartition(".")
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+    near = similar_names(name, known, cutoff=0.8)
     near = near or [word for word in name.split("_") if word in known]  # run_folder: run
-    near = near or difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    near = near or similar_names(name, known)
     if near:
         return f"did you mean {parent}{'.' if parent else ''}{near[0]}?"
     return f"known keys of {parent or 'a recipe'}: {', '.join(known)}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +13,7 @@ from geotune.config.base import OptionsModel
 from geotune.config.error_messages import recipe_error
 from geotune.config.schema import ModelSections, Recipe
 from geotune.errors import RecipeError
+from geotune.utils.text import similar_names
 
 Parsed = TypeVar("Parsed", bound=OptionsModel)
 YAML = (".yaml", ".yml")
@@ -61,7 +61,7 @@ def _similar_file(path: Path) -> str:
     folder = path.parent
     files = [p for p in folder.iterdir() if p.suffix in YAML] if folder.is_dir() else []
     by_stem = {p.stem: p for p in sorted(files)}
-    near = difflib.get_close_matches(path.stem, by_stem, n=1, cutoff=0.7)
+    near = similar_names(path.stem, by_stem, cutoff=0.7)
     return f"; did you mean {by_stem[near[0]]}?" if near else ""
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
-
 from geotune.datasets.base import DatasetInfo
 from geotune.registry import find
+from geotune.utils.text import suggest
 
 DATASETS: dict[str, str] = {
     "sen1floods11": "geotune.datasets.sen1floods11:SEN1FLOODS11",
@@ -36,8 +35,6 @@ DATASETS: dict[str, str] = {
 def get_dataset_info(name: str) -> DatasetInfo:
     """Look up a data set by name. Raises `ValueError` for an unknown name."""
     if name not in DATASETS:
-        near = difflib.get_close_matches(name, DATASETS, n=1, cutoff=0.5)
-        advice = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(DATASETS)}"
-        raise ValueError(f"data.name: found {name!r}; {advice}")
+        raise ValueError(f"data.name: found {name!r}; {suggest(name, DATASETS)}")
     info: DatasetInfo = find(DATASETS[name])
     return info

@@ -25,7 +25,6 @@ input; `trainable_tokens`, `shadow`, `xlora` and prompt tuners need a language m
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import warnings
 from typing import Any, Literal, NamedTuple
@@ -38,6 +37,7 @@ from geotune.methods.core.encoder import Encoder
 from geotune.methods.core.fused_qkv import join_all_qkv
 from geotune.methods.core.hf_peft_utils import build_encoder, inject_adapter
 from geotune.methods.core.target_layers import Layer, target_layers
+from geotune.utils.text import did_you_mean
 
 
 class _BlockSize(NamedTuple):
@@ -226,8 +226,7 @@ class Peft(PeftOptions, Method):
                 raise _options_error(f"method.options.{key}: {reserved[key]}", key)
             if key not in known:
                 allowed = known - reserved.keys()
-                near = difflib.get_close_matches(key, allowed, n=1)
-                hint = f"; did you mean {near[0]}?" if near else ""
+                hint = did_you_mean(key, allowed)
                 raise _options_error(
                     f"method.options.{key}: unknown option of {self.tuner}{hint}; it has "
                     f"{', '.join(sorted(allowed))}",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 
 def pluralize(count: int, word: str) -> str:
@@ -43,3 +44,29 @@ def duration(seconds: float) -> str:
         return f"{whole // 60} min {whole % 60} s"
     minutes = round(seconds / 60)
     return f"{minutes // 60} h {minutes % 60} min"
+
+
+def similar_names(
+    name: str, known: Iterable[str], *, count: int = 1, cutoff: float = 0.5
+) -> list[str]:
+    """The known names that a misspelt one may mean, best first; case does not matter."""
+    by_folded: dict[str, str] = {}
+    for each in known:
+        by_folded.setdefault(each.casefold(), each)
+    near = difflib.get_close_matches(name.casefold(), by_folded, n=count, cutoff=cutoff)
+    return [by_folded[folded] for folded in near]
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`; did you mean ships?`, or nothing if no known name is similar."""
+    near = similar_names(name, known)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def suggest(name: str, known: Iterable[str], *, count: int = 1) -> str:
+    """`did you mean ships?`, or which names are expected if none is similar."""
+    known = list(known)
+    near = similar_names(name, known, count=count)
+    if near:
+        return f"did you mean {' or '.join(near)}?"
+    return f"expected one of {join_some(known, 20)}" if known else "there are none"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ from geotune.api.init.draft import Draft
 from geotune.errors import GeotuneError
 from geotune.registry import BACKBONE_PROVIDERS, METHODS
 from geotune.terratorch.names import OPTIONS, PREFIX, split_method
+from geotune.utils.text import similar_names
 
 FACTORY = "EncoderDecoderFactory"
 RENAMED = {"pretrained": "pretrained", "patch_size": "patch_size", **OPTIONS}
@@ -79,7 +79,7 @@ def _set_backbone(draft: Draft, args: ModelArguments) -> None:
     if known is None:
         from geotune.backbones.terratorch.terratorch_provider import MODELS
 
-        near = difflib.get_close_matches(name, MODELS, n=3)
+        near = similar_names(name, MODELS, count=3)
         hint = f"; similar: {', '.join(near)}" if near else ""
         raise GeotuneError(
             f"{args.args.file}: {args.args.key('backbone')}: found {given!r}, expected a backbone "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 
 from geotune.errors import GeotuneError
 from geotune.types import IGNORE
-from geotune.utils.text import nfc
+from geotune.utils.text import did_you_mean, nfc
 
 UNKNOWN = -1
 """The index of a value that maps to no class."""
@@ -153,8 +152,7 @@ def _check_names(classes: Sequence[str], class_values: ClassValueSpec) -> None:
     unknown = [name for name in class_values if name not in classes]
     missing = [name for name in classes if name not in class_values]
     if unknown:
-        near = difflib.get_close_matches(unknown[0], classes, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        hint = did_you_mean(unknown[0], classes)
         problem = f"{unknown[0]!r} is not a class; the classes are {', '.join(classes)}{hint}"
     elif missing:
         problem = f"has no value for {', '.join(missing)}; give one for each of task.classes"

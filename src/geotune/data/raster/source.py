@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,6 +24,7 @@ from geotune.data.raster.nodata import FileMask, is_nodata
 from geotune.data.raster.quality_mask import QualityMask
 from geotune.data.raster.windows import Window
 from geotune.errors import GeotuneError
+from geotune.utils.text import did_you_mean
 
 Image = NDArray[np.float32]
 
@@ -167,8 +167,7 @@ class RasterSource:
                 file=self.path,
             )
         if missing:
-            near = difflib.get_close_matches(missing[0], self.bands, n=1, cutoff=0.5)
-            hint = f"; did you mean {near[0]}?" if near else ""
+            hint = did_you_mean(missing[0], self.bands)
             raise GeotuneError(
                 f"{self.path}: has no band {', '.join(missing)}; "
                 f"it has {', '.join(self.bands)}{hint}",

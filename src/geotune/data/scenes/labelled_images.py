@@ -5,7 +5,6 @@ For classification and regression of whole images. `chips.py` opens images with 
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -26,7 +25,7 @@ from geotune.data.scenes.scene import Scene
 from geotune.data.text_io import read_csv
 from geotune.errors import GeotuneError, check_exists
 from geotune.utils.paths import existing_path, files_below, is_system_file
-from geotune.utils.text import join_some, nfc, pluralize
+from geotune.utils.text import did_you_mean, join_some, nfc, pluralize
 
 SEPARATOR = ";"
 """Separator of the classes of an image in the column `labels`."""
@@ -251,8 +250,7 @@ def _check_classes(
     known = [*map(_key, classes)]
     for name in names:
         if _key(name) not in known:
-            near = difflib.get_close_matches(name, classes, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
+            hint = did_you_mean(name, classes)
             raise GeotuneError(
                 f"{where} {name!r} is not a class; task.classes has {', '.join(classes)}{hint}",
                 code="class-unknown",

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import numpy as np
 from geotune.data.scenes.scene import Scene
 from geotune.datasets.base import SPLIT_NAMES
 from geotune.errors import GeotuneError
-from geotune.utils.text import join_some, nfc, pluralize
+from geotune.utils.text import join_some, nfc, pluralize, suggest
 
 Splits = dict[str, list[Scene]]
 """The scenes of `train`, `val` and `test`; `test` may be empty."""
@@ -46,8 +45,9 @@ def assign_splits(
             if group not in known:
                 if failed and (noun != "scene" or unreadable & {name, group}):
                     continue  # its scenes could not be read, which is reported elsewhere
+                hint = suggest(group, sorted(known), count=3)
                 raise GeotuneError(
-                    f"data.split.{split}: unknown {noun} {name!r}; {_suggest(group, known)}",
+                    f"data.split.{split}: unknown {noun} {name!r}; {hint}",
                     code="split-name-unknown",
                     key=f"data.split.{split}",
                 )
@@ -109,9 +109,3 @@ def subsample_train(splits: Splits, fraction: float, *, seed: int) -> Splits:
         )
     order = np.random.default_rng(seed).permutation(len(scenes))
     return {**splits, "train": [scenes[i] for i in sorted(order[:count])]}
-
-
-def _suggest(name: str, known: Iterable[str]) -> str:
-    choices = sorted(known)
-    near = difflib.get_close_matches(name, choices, n=3, cutoff=0.5)
-    return f"did you mean {' or '.join(near)}?" if near else f"expected {join_some(choices, 10)}"

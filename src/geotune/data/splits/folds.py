@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,7 +11,7 @@ from geotune.data.scenes.scene import Scene
 from geotune.data.splits.base import Splits, check_not_empty, random_split
 from geotune.data.splits.groups import group_of
 from geotune.errors import GeotuneError
-from geotune.utils.text import join_some
+from geotune.utils.text import did_you_mean, join_some
 
 
 def split_into_folds(
@@ -77,10 +76,9 @@ def _find_fold(fold: int | str, folds: Sequence[Sequence[str]]) -> int:
     if str(fold).isdigit() and 1 <= int(fold) <= len(folds):
         return int(fold) - 1
     groups = [group for members in folds for group in members]
-    near = difflib.get_close_matches(str(fold), groups, n=1)
     raise GeotuneError(
         f"data.split.fold: found {fold!r}, expected 1 to {len(folds)} or one of "
-        f"{join_some(groups, 10)}" + (f"; did you mean {near[0]}?" if near else ""),
+        f"{join_some(groups, 10)}{did_you_mean(str(fold), groups)}",
         code="split-name-unknown",
         key="data.split.fold",
     )
