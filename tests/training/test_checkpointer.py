@@ -66,6 +66,21 @@ def test_note_if_validation_is_too_small_to_choose_an_epoch() -> None:
     assert undefined is not None and "undefined" in undefined
 
 
+def test_note_if_training_ends_at_a_high_learning_rate() -> None:
+    stopped = checkpointer([0.5, 0.4, 0.3], patience=2)
+    for row, rate in zip(stopped.history, (1e-3, 9e-4, 6e-4), strict=True):
+        row["lr"] = rate
+    note = stopped.early_stop_note(8, "cosine")
+    assert note is not None and "after epoch 3 of 8, at 60% of the highest" in note
+    assert "geotune fit run train.patience=null" in note
+    assert stopped.early_stop_note(3, "cosine") is None  # all epochs were trained
+    assert stopped.early_stop_note(8, "plateau") is None  # which lowers the rate first
+    stopped.history[-1]["lr"] = 5e-5
+    assert stopped.early_stop_note(8, "cosine") is None
+    stopped.patience = 3
+    assert stopped.early_stop_note(8, "cosine") is None  # interrupted, not stopped
+
+
 def test_checkpoint_is_written_without_a_copy_in_memory(tmp_path: Path) -> None:
     options = TrainOptions(accelerator="cpu", devices=1, precision="32-true")
     writer = make_trainer(options, RunDir(tmp_path), []).strategy.checkpoint_io

@@ -121,8 +121,13 @@ def test_early_stopping_ends_a_continued_run_unless_patience_changes(
     assert epochs(run) == 2
     fit(run, ["train.epochs=4"])
     assert epochs(run) == 2
-    fit(run, ["train.epochs=4", "train.patience=9"])
+    stopped = "train.patience 1 ended the training after epoch 2 of 4"
+    notes = json.loads((run / "run.json").read_text())["notes"]
+    assert any(stopped in note and "train.patience=null" in note for note in notes)
+    fit(run, ["train.patience=null"])
     assert epochs(run) == 4
+    notes = json.loads((run / "run.json").read_text())["notes"]
+    assert not any(stopped in note for note in notes)
 
 
 def test_a_run_that_was_killed_after_its_history_was_written_is_finished(

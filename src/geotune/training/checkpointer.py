@@ -13,6 +13,9 @@ from geotune.training.run_dir import RunDir
 from geotune.training.training_module import TrainingModule
 from geotune.utils.atomic import sync_to_disk
 
+LOW_RATE = 0.1
+"""Share of the highest learning rate below which a training counts as ended by its schedule."""
+
 
 class Checkpointer(Callback):
     """Writes each file atomically after each epoch, the checkpoint last.
@@ -86,6 +89,21 @@ class Checkpointer(Callback):
             f"{ties} of {len(values)} epochs have the same {self.monitor}: {windows} validation "
             "windows are few to choose an epoch by; of these epochs, the one with the lowest "
             "validation loss was chosen"
+        )
+
+    def early_stop_note(self, epochs: int, schedule: str) -> str | None:
+        """A note if `patience` ended a training of `epochs` while the learning rate was high."""
+        done = len(self.history)
+        if schedule != "cosine" or done >= epochs or not self.stops_early():
+            return None
+        share = self.history[-1]["lr"] / max(row["lr"] for row in self.history)
+        if share < LOW_RATE:
+            return None
+        return (
+            f"train.patience {self.patience} ended the training after epoch {done} of {epochs}, at "
+            f"{share:.0%} of the highest learning rate; with train.schedule cosine, the epochs at "
+            f"low rates are often the best: geotune fit {self.run_dir.path} train.patience=null "
+            "trains them"
         )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -285,7 +285,9 @@ def fit(
         # only the main process continues: its metrics must not wait for the others
         torch.distributed.destroy_process_group()
     assert checkpointer.best_epoch is not None
-    notes = [note] if (note := checkpointer.tie_note(len(data.val))) else []
+    tie = checkpointer.tie_note(len(data.val))
+    early_stop = checkpointer.early_stop_note(train.epochs, train.schedule)
+    notes = [note for note in (tie, early_stop) if note]
     for note in notes:
         on_message(f"note: {note}")
     validated = Evaluation.load(run_dir.best_validation)
