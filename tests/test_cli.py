@@ -73,6 +73,19 @@ def test_fit_prints_results_and_is_complete_the_second_time(
     assert {p: p.stat().st_mtime_ns for p in run.rglob("*")} == before
 
 
+def test_fit_suggests_no_test_without_a_test_split(
+    geotune: Command, run: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    summary = json.loads((copy / "run.json").read_text())
+    summary["data"]["parts"]["test"] = []
+    (copy / "run.json").write_text(json.dumps(summary))
+    code, out, err = geotune("fit", copy)
+    assert code == 0, err
+    assert f"geotune predict {copy} " in out and "geotune test" not in out
+
+
 def test_fit_prints_one_json_object(geotune: Command, recipe: Path, tmp_path: Path) -> None:
     run = tmp_path / "moved"
     overrides = [f"train.run={run}", "train.epochs=1"]

@@ -137,10 +137,14 @@ def show_fit(result: FitResult, as_json: bool) -> None:
             start = f"--from {shlex.quote(str(result.run))}"
         out().print(f"next:\n  geotune fit RECIPE {escape(start)}  [dim]# the later task[/dim]")
         return
-    out().print(f"next:\n  geotune test {run}  [dim]# the metrics of the test split[/dim]")
+    commands = []
+    if summary["data"]["parts"].get("test"):
+        commands.append(f"geotune test {run}  [dim]# the metrics of the test split[/dim]")
     written = _prediction(result.run)
     if written:
-        out().print(f"  geotune predict {run} IMAGES --out maps  [dim]# {written}[/dim]")
+        commands.append(f"geotune predict {run} IMAGES --out maps  [dim]# {written}[/dim]")
+    if commands:
+        out().print("\n  ".join(["next:", *commands]))
 
 
 def _prediction(run: Path) -> str:
