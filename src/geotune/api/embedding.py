@@ -22,7 +22,8 @@ from geotune.config import Recipe
 from geotune.data.raster.source import RasterSource
 from geotune.data.scenes.find import Names
 from geotune.errors import GeotuneError
-from geotune.factory.build_data import build_data, require_dates, with_window
+from geotune.factory.build_data import build_data, with_window
+from geotune.factory.open_data import require_dates
 from geotune.hub.download import AdapterSource, adapter_source
 from geotune.inference.geoparquet import check_pyarrow
 from geotune.utils.precision import (

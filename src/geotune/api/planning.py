@@ -214,7 +214,7 @@ def _objects_in_files(recipe: Recipe) -> tuple[int | None, list[str]]:
     """Objects in the fullest window of a detection recipe's labels, and notes; None if unknown."""
     if not isinstance(recipe.task, DetectOptions):
         return None, []
-    from geotune.factory.build_data import open_data  # imports the raster libraries
+    from geotune.factory.open_data import open_data  # imports the raster libraries
 
     try:
         objects = most_objects(open_data(recipe), recipe)

@@ -15,7 +15,7 @@ from geotune.api.recipes import pretraining_error
 from geotune.api.scene_writers import SceneSteps, map_steps, object_steps, table_rows, value_steps
 from geotune.data.raster.source import RasterSource
 from geotune.errors import GeotuneError
-from geotune.factory.build_data import require_dates
+from geotune.factory.open_data import require_dates
 from geotune.hub.download import AdapterSource, adapter_source
 from geotune.inference.further_formats import FeatureFormat, Shape
 from geotune.inference.polygon_writer import PolygonOptions

@@ -18,7 +18,7 @@ from geotune.api.recipes import RecipeLike, as_recipe, pretraining_error
 from geotune.config import Recipe, load_recipe
 from geotune.data.scenes.scene import Scene
 from geotune.errors import GeotuneError
-from geotune.factory.build_data import open_data
+from geotune.factory.open_data import open_data
 from geotune.hub.download import adapter_source
 from geotune.training.run_dir import RunDir
 from geotune.utils.paths import ogr_path

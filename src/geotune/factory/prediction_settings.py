@@ -8,7 +8,7 @@ from typing import Any
 
 from geotune.adapter_config import ClassThreshold, PredictionSettings, TrainingImages
 from geotune.config import Recipe
-from geotune.factory.build_data import declared_bands_nodata, quality_options, resolution_m
+from geotune.factory.open_data import declared_bands_nodata, quality_options, resolution_m
 
 
 def prediction_settings(

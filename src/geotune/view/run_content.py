@@ -10,7 +10,7 @@ from geotune.config import Recipe
 from geotune.data.scenes.scene import Scene
 from geotune.data.splits.spatial_blocks import scene_of_block
 from geotune.errors import GeotuneError
-from geotune.factory.build_data import open_data
+from geotune.factory.open_data import open_data
 from geotune.registry import SPLITTERS
 from geotune.training.run_dir import RunDir
 from geotune.view.content import FolderContent, OpenPart, Part, WorstWindow

@@ -37,7 +37,7 @@ from geotune.data.raster.open_raster import open_raster
 from geotune.data.raster.source import RasterSource
 from geotune.data.scenes.scene import Scene
 from geotune.errors import GeotuneError
-from geotune.factory.build_data import open_data
+from geotune.factory.open_data import open_data
 from geotune.utils.atomic import check_writable, write_atomically
 from geotune.utils.progress import OnProgress, ignore_progress
 from geotune.utils.text import join_some, pluralize
