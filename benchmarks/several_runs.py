@@ -81,7 +81,7 @@ def build(network: str, folder: Path, count: int) -> None:
 
 def plan(folder: Path, scene: Path, count: int) -> list[dict[str, Any]]:
     """The options of the worker's runs."""
-    from geotune.api.predictor import LoadOptions, PredictOptions
+    from geotune.api.predict_options import LoadOptions, PredictOptions
     from geotune.mapping.options import MapOptions
     from geotune.mapping.prepare import prepare
     from geotune.mapping.store import open_store
@@ -104,7 +104,7 @@ def measure(side: str, folder: Path, count: int) -> dict[str, Any]:
     """Compute the tile of the scene in this process."""
     from scene_memory import peak_bytes
 
-    from geotune.api.predictor import LoadOptions
+    from geotune.api.predict_options import LoadOptions
     from geotune.mapping.options import plain_files
     from geotune.mapping.tile_group import TileGroup
     from geotune.mapping.workers import WorkerOptions

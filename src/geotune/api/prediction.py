@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from geotune.api.predict_options import LoadOptions, PredictOptions
 from geotune.api.predicted_scenes import (
     PredictedScenes,
     SceneOptions,
@@ -16,12 +17,7 @@ from geotune.api.predicted_scenes import (
     kept_notes,
     missed_notes,
 )
-from geotune.api.predictor import (
-    LoadOptions,
-    PredictOptions,
-    Predictor,
-    predicting_adapter,
-)
+from geotune.api.predictor import Predictor, predicting_adapter
 from geotune.api.scene_writers import Predicted, with_notes, write_table
 from geotune.data.scenes.find import Names
 from geotune.inference.further_formats import FeatureFormat, FurtherFormats

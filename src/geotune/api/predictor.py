@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -11,72 +10,29 @@ from typing import TYPE_CHECKING, Any, cast
 from geotune.adapter_config import NOVELTY, AdapterConfig, load_adapter_config
 from geotune.api.class_thresholds import class_thresholds, missed_thresholds
 from geotune.api.novelty import load_novelty
+from geotune.api.predict_options import LoadOptions, PredictOptions, check_options
 from geotune.api.recipes import pretraining_error
 from geotune.api.scene_writers import SceneSteps, map_steps, object_steps, table_rows, value_steps
 from geotune.data.raster.source import RasterSource
 from geotune.errors import GeotuneError
 from geotune.factory.open_data import require_dates
 from geotune.hub.download import AdapterSource, adapter_source
-from geotune.inference.further_formats import FeatureFormat, Shape
-from geotune.inference.polygon_writer import PolygonOptions
+from geotune.inference.further_formats import Shape
 from geotune.utils.precision import (
     PredictionPrecision,
     autocast,
-    check_prediction_precision,
     prediction_notes,
 )
 from geotune.utils.text import word
 
 if TYPE_CHECKING:
     from geotune.factory.build_model import BuiltModel
-    from geotune.inference.ensemble import Ensemble, Orientations, Spread
+    from geotune.inference.ensemble import Ensemble, Spread
     from geotune.inference.image_table import RowsFn
     from geotune.inference.novelty_map import NoveltyTracker
     from geotune.inference.sliding_window import WindowOptions
     from geotune.tasks.base import TableTask
     from geotune.types import FeatureMaps
-
-
-@dataclass(frozen=True, kw_only=True)
-class PredictOptions:
-    """What is predicted, and how; see `geotune.predict`.
-
-    Raises `GeotuneError` for an unknown precision.
-    """
-
-    window: int | None = None
-    overlap: float = 0.5
-    batch_size: int = 8
-    precision: PredictionPrecision = "32-true"
-    tta: Orientations = "none"
-    probabilities: bool = False
-    uncertainty: bool = False
-    novelty: bool = False
-    polygons: bool = True
-    min_area: str | None = None
-    simplify: str | None = None
-    right_angles: bool = False
-    threshold: float | str | Mapping[str, float | str] | None = None
-    score: float | None = None
-    formats: Sequence[FeatureFormat] = ()
-
-    def __post_init__(self) -> None:
-        check_prediction_precision(self.precision)
-
-    @property
-    def outlines(self) -> PolygonOptions:
-        """Which polygons are written, and how."""
-        return PolygonOptions(self.min_area, self.simplify, self.right_angles)
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoadOptions:
-    """Where the parts of the models are; see `geotune.predict`."""
-
-    ensemble: Sequence[Path | str] = ()
-    weights: Path | str | None = None
-    backbone: str | None = None
-    method: str | None = None
 
 
 def predicting_adapter(run: Path | str) -> tuple[AdapterSource, AdapterConfig]:
@@ -145,7 +101,7 @@ class Predictor:
                 )
         self.kind = self.built.task.output_kind
         others = [load(_checked_member(each, adapter, config)) for each in self.adapters[1:]]
-        _check_options(options, self.kind, adapter.folder)
+        check_options(options, self.kind, adapter.folder)
         self.encode: Callable[..., tuple[FeatureMaps, tuple[int, int]]] = self.built.model.encode
         self._members: Ensemble = Ensemble(
             [
@@ -282,53 +238,6 @@ class Predictor:
         return notes if images is None else [*notes, *compare_images(dict(sources), images)]
 
 
-def _check_options(options: PredictOptions, kind: str, run: Path) -> None:
-    """Raise `GeotuneError` for options that do not apply to this kind of prediction."""
-    if options.probabilities and kind != "classes":
-        raise GeotuneError(
-            f"--probabilities: only for class maps, but {run} predicts {kind}; remove the option",
-            code="option-not-applicable",
-        )
-    if options.uncertainty and kind == "objects":
-        raise GeotuneError(
-            f"--uncertainty: {run} predicts objects, whose scores tell how certain they are; with "
-            "--tta or --ensemble a score is the mean over all predictions; remove --uncertainty",
-            code="option-not-applicable",
-        )
-    _check_score(options.score, kind, run)
-    _check_formats(options.formats, kind, options.polygons, run)
-    outlines = options.outlines
-    if kind != "classes" or not options.polygons:
-        _refuse_polygon_options(outlines, run, kind)
-    if kind != "classes" and options.threshold is not None:
-        raise GeotuneError(
-            f"--threshold: only for class maps, but {run} predicts {kind}; objects have --score",
-            code="option-not-applicable",
-        )
-
-
-def _check_score(score: float | None, kind: str, run: Path) -> None:
-    """Raise `GeotuneError` for a minimum score of what has none, or outside 0 to 1."""
-    if score is not None and kind != "objects":
-        raise GeotuneError(
-            f"--score: only for objects, but {run} predicts {kind}; remove the option",
-            code="option-not-applicable",
-        )
-    if score is not None and not 0 <= score <= 1:
-        raise GeotuneError(f"--score: found {score:g}, expected 0 to 1", code="option-invalid")
-
-
-def _check_formats(formats: Sequence[FeatureFormat], kind: str, polygons: bool, run: Path) -> None:
-    """Raise `GeotuneError` for formats of features if there are none."""
-    if formats and not (kind == "objects" or (kind == "classes" and polygons)):
-        raise GeotuneError(
-            f"--format {' '.join(formats)}: only for objects and polygons, but {run} "
-            + ("is predicted without polygons" if kind == "classes" else f"predicts {kind}")
-            + "; remove the option",
-            code="option-not-applicable",
-        )
-
-
 def _checked_member(
     source: AdapterSource, run: AdapterSource, first: AdapterConfig
 ) -> AdapterSource:
@@ -375,17 +284,6 @@ def _spread(task: Any, members: int, run: Path) -> Spread:
             code="option-not-applicable",
         )
     return "deviation"
-
-
-def _refuse_polygon_options(options: PolygonOptions, run: Path, kind: str) -> None:
-    """Raise `GeotuneError` if options of polygons are given, but none are written."""
-    if options != PolygonOptions():
-        raise GeotuneError(
-            f"--min-area, --simplify, --right-angles: only for polygons of class maps, but {run} "
-            + ("is predicted without polygons" if kind == "classes" else f"predicts {kind}")
-            + "; remove them",
-            code="option-not-applicable",
-        )
 
 
 def _postprocessing(

@@ -36,6 +36,7 @@ from geotune.bench.comparison_tables import (
 )
 from geotune.bench.disagreements import Disagreements
 from geotune.bench.external_results import ExternalResult
+from geotune.bench.glossary import GLOSSARY
 from geotune.bench.statistics import Difference, Estimate, Verdict
 from geotune.bench.suite import Compare
 from geotune.report import number_format as fmt
@@ -44,6 +45,7 @@ from geotune.report.page import new_environment, page_style
 from geotune.report.plots import Curve
 from geotune.report.tasks.base import TaskPage
 from geotune.utils.metric_names import metric_name
+from geotune.utils.text import pluralize
 
 SECOND_LINE = {2: 3, 4: 5, 7: 8, 9: 10, 11: 12}
 """Columns shown as a second line below another column, to save width."""
@@ -52,58 +54,6 @@ MAIN_COLUMNS = {i: SECOND_LINE.get(i) for i in range(len(COLUMNS)) if i not in S
 
 MAX_COLUMNS = 12
 """Wider tables of classes or regions are transposed and collapsed."""
-
-GLOSSARY = (
-    (
-        "Method",
-        "How a pretrained network is adapted to the task: by training all of it, a small part of "
-        "it, or a small additional network.",
-    ),
-    (
-        "frozen, unet_from_scratch",
-        "Two baselines. frozen trains only the decoder on the fixed pretrained network; "
-        "unet_from_scratch trains a small network without pretraining. A method should be better "
-        "than both.",
-    ),
-    (
-        "Seed",
-        "Initialises the random number generator; different seeds give slightly different results.",
-    ),
-    (
-        "Interval",
-        "What the metric may be for other seeds and other test units, as the text below the table "
-        "states. A unit is a region or a scene, never a window: windows of a scene are alike. "
-        "The intervals of differences hold all at once.",
-    ),
-    (
-        "Verdict",
-        "Read off the interval of the difference to the reference. Better: it lies above zero. "
-        "Worse: below zero. Equivalent: within the margins. Not inferior: above minus the margin. "
-        "No difference shown: none of these, which does not mean that there is none. No verdict: "
-        "the runs or the test data do not allow one.",
-    ),
-    (
-        "Training, validation, test",
-        "Methods learn from the training data. Validation data selects the epoch and the searched "
-        "values. Test data is used only for the final metrics, which this page shows.",
-    ),
-    (
-        "Memory, predicted",
-        "Peak memory of the tensors of one training step, measured during training; predicted is "
-        "the estimate before training.",
-    ),
-    (
-        "Time per step",
-        "In the fastest epoch, which other processes disturbed least; includes its validation.",
-    ),
-    ("Trained parameters", "Number of weights that the method changes or adds."),
-    ("Adapter size", "Size of the file with the trained weights, which is stored for each task."),
-    (
-        "Energy",
-        "From the energy counters of the machine during a run, including other processes; a dash "
-        "if they cannot be read.",
-    ),
-)
 
 
 @dataclass(frozen=True)
@@ -199,10 +149,10 @@ def summarize(table: ComparisonTable, options: Compare) -> list[str]:
     sign = -1 if table.objective.lower else 1
     best = max(done, key=lambda line: sign * line.metrics[metric].mean)
     estimate = best.metrics[metric]
+    runs = pluralize(estimate.runs, "run") + (", whose chance is unknown" * (estimate.runs == 1))
     parts = [
         f"{table.title}: of {len(done)} methods, {best.method} has the best test {readable}, "
-        f"{mean_std(estimate.mean, estimate.spread)} ({estimate.runs} "
-        f"run{'' if estimate.runs == 1 else 's'})."
+        f"{mean_std(estimate.mean, estimate.spread)} ({runs})."
     ]
     differences = {line.method: line.difference for line in done if line.difference is not None}
     if differences:

@@ -14,7 +14,7 @@ from typing import Any
 from rasterio.crs import CRS
 from rasterio.transform import Affine
 
-from geotune.api.predictor import LoadOptions
+from geotune.api.predict_options import LoadOptions
 from geotune.hub.download import adapter_source
 from geotune.inference.geotiff import NODATA
 from geotune.mapping.catalog import CATALOG, catalog

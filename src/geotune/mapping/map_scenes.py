@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Literal
 
 from geotune.api.novelty import load_novelty
+from geotune.api.predict_options import LoadOptions, PredictOptions
 from geotune.api.predicted_scenes import SceneOptions
-from geotune.api.predictor import LoadOptions, PredictOptions, predicting_adapter
+from geotune.api.predictor import predicting_adapter
 from geotune.data.scenes.find import Names
 from geotune.errors import GeotuneError
 from geotune.mapping.finish import MapResult, finish

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from geotune.api.predict_options import LoadOptions, PredictOptions
 from geotune.api.predicted_scenes import SceneOptions
-from geotune.api.predictor import LoadOptions, PredictOptions
 from geotune.errors import GeotuneError
 
 SMALLEST_TILE = 64

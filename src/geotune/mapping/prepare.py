@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from geotune.api.predict_options import LoadOptions
 from geotune.api.predicted_scenes import PredictedScenes
-from geotune.api.predictor import LoadOptions, predicting_adapter
+from geotune.api.predictor import predicting_adapter
 from geotune.data.issues import ErrorCollector
 from geotune.data.raster.source import RasterSource
 from geotune.errors import GeotuneError

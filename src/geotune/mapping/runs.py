@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from geotune.adapter_config import AdapterConfig
-from geotune.api.predictor import PredictOptions, predicting_adapter
+from geotune.api.predict_options import PredictOptions
+from geotune.api.predictor import predicting_adapter
 from geotune.errors import GeotuneError
 from geotune.hub.download import adapter_source
 from geotune.mapping.options import MapOptions

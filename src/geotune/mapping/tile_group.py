@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from geotune.api.predictor import LoadOptions, Predictor
+from geotune.api.predict_options import LoadOptions
+from geotune.api.predictor import Predictor
 from geotune.api.shared_backbones import share_backbones, shared_passes
 from geotune.data.raster.windows import Window
 from geotune.errors import GeotuneError

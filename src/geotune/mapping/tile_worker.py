@@ -10,8 +10,9 @@ from typing import Any
 import torch
 
 from geotune.api.environment import pick_device
+from geotune.api.predict_options import LoadOptions
 from geotune.api.predicted_scenes import PredictedScenes
-from geotune.api.predictor import LoadOptions, Predictor, predicting_adapter
+from geotune.api.predictor import Predictor, predicting_adapter
 from geotune.data.raster.source import RasterSource
 from geotune.errors import GeotuneError
 from geotune.inference.image_table import image_rows

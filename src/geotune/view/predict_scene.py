@@ -33,12 +33,8 @@ class ScenePredictor:
     @cached_property
     def _predictor(self) -> Predictor:
         from geotune.api.environment import pick_device
-        from geotune.api.predictor import (
-            LoadOptions,
-            PredictOptions,
-            Predictor,
-            predicting_adapter,
-        )
+        from geotune.api.predict_options import LoadOptions, PredictOptions
+        from geotune.api.predictor import Predictor, predicting_adapter
 
         adapter, config = predicting_adapter(self.run)
         maps = config.sections["task"].get("kind") == "segment"
