@@ -173,6 +173,15 @@ def test_summary_sentence(table: ComparisonTable) -> None:
     )
 
 
+def test_summary_of_one_run_says_that_its_spread_is_unknown(table: ComparisonTable) -> None:
+    line = table.lines[1]
+    metric = table.objective.metric
+    one = replace(line.metrics[metric], runs=1)
+    lines = [replace(line, metrics={**line.metrics, metric: one})]
+    [message] = summarize(replace(table, lines=lines), Compare())
+    assert "(1 run, so its spread is unknown)." in message
+
+
 def test_reasons_without_verdict_are_grouped(table: ComparisonTable) -> None:
     reason = Difference(0.02, 0.01, 0.03, "no verdict", "one test scene")
     lines = [replace(each, difference=reason) for each in table.lines[1:3]]

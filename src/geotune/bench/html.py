@@ -149,7 +149,7 @@ def summarize(table: ComparisonTable, options: Compare) -> list[str]:
     sign = -1 if table.objective.lower else 1
     best = max(done, key=lambda line: sign * line.metrics[metric].mean)
     estimate = best.metrics[metric]
-    runs = pluralize(estimate.runs, "run") + (", whose chance is unknown" * (estimate.runs == 1))
+    runs = pluralize(estimate.runs, "run") + (", so its spread is unknown" * (estimate.runs == 1))
     parts = [
         f"{table.title}: of {len(done)} methods, {best.method} has the best test {readable}, "
         f"{mean_std(estimate.mean, estimate.spread)} ({runs})."
