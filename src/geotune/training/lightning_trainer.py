@@ -93,6 +93,11 @@ class _TensorBoard(TensorBoardLogger):
         """Log metrics at the steps of `history.csv`."""
         super().log_metrics(*count_from_one(metrics, step))
 
+    @rank_zero_only
+    def save(self) -> None:
+        """Write what is left, but no empty `hparams.yaml`: the run has its recipe."""
+        super(TensorBoardLogger, self).save()
+
     def finalize(self, status: str) -> None:
         """Write what is left and close the file."""
         if status == "success":
