@@ -95,6 +95,32 @@ def test_equal_adapters_are_their_own_average(first: Path, tmp_path: Path) -> No
     assert max(result.lost.values()) < 1e-6
 
 
+def test_fixed_principal_axes_have_to_be_equal(tiny_values: Values, tmp_path: Path) -> None:
+    method = {"kind": "est", "min_width": 8, "projection_init": "pca_fixed"}
+    run = geotune.fit(
+        tiny_values({"method": method, "train.epochs": 1}), run=tmp_path / "first"
+    ).run
+
+    def only(part: str) -> Callable[[str, Tensor], Tensor]:
+        return lambda name, tensor: tensor + 1 if name.startswith(part) else tensor
+
+    trained, _ = site(run, tmp_path / "trained", only("encoder.reader.blocks"))
+    mean = geotune.average([run, trained], tmp_path / "mean").folder
+    axes_of = {
+        name: tensor
+        for name, tensor in read_tensors(mean, load_adapter_config(mean)).items()
+        if name.startswith("encoder.reader.down")
+    }
+    assert axes_of and all(
+        torch.equal(tensor, read_tensors(run, load_adapter_config(run))[name])
+        for name, tensor in axes_of.items()
+    )
+    axes, _ = site(run, tmp_path / "axes", only("encoder.reader.down"))
+    with raises("adapter-mismatch", file=axes, mentions=["principal axes", "--from"]):
+        geotune.average([run, axes], tmp_path / "mixed")
+    assert not (tmp_path / "mixed").exists()
+
+
 def test_factors_of_convolutions_and_of_more_rank_than_channels() -> None:
     torch.manual_seed(0)
     a, b = torch.randn(2, 4, 3, 5, 5), torch.randn(2, 6, 4, 1, 1)

@@ -25,6 +25,9 @@ DOWN, UP = ".lora_A.", ".lora_B."
 FACTORED = ("molora", "slr", "aurora", "mpo", "dtl", "lorand")
 """Methods with other products of trained tensors, whose factors are averaged one by one."""
 
+FIXED_PROJECTIONS = "encoder.reader.down."
+"""Start of the names of EST's projections, which do not train with `projection_init: pca_fixed`."""
+
 SHARES_TOLERANCE = 1e-3
 
 
@@ -83,6 +86,8 @@ def average(
     states = [read_tensors(f, config) for f, config in zip(folders, configs, strict=True)]
     for folder, state in zip(folders[1:], states[1:], strict=True):
         _check_tensors(folders[0], states[0], folder, state)
+        if configs[0].sections["method"].get("projection_init") == "pca_fixed":
+            _check_projections(folders[0], states[0], folder, state)
     mean, lost = _average_states(states, shares)
     make_folder(target)
     size = write_adapter(target, mean, _average_configs(configs, shares))
@@ -154,6 +159,24 @@ def _check_tensors(
             f"{second}: {join_some(differing, 5)} are missing or have other shapes than in "
             f"{first}; train the adapters with one recipe and one version of geotune",
             code="adapter-mismatch",
+            file=second,
+        )
+
+
+def _check_projections(
+    first: Path, state: Mapping[str, Tensor], second: Path, other: Mapping[str, Tensor]
+) -> None:
+    """Raise `GeotuneError` if the fixed principal axes of two adapters differ."""
+    names = [name for name in state if name.startswith(FIXED_PROJECTIONS)]
+    differing = [name for name in names if not torch.equal(state[name], other[name])]
+    if differing:
+        raise GeotuneError(
+            f"{second}: method.projection_init is pca_fixed, and its principal axes are those of "
+            f"its own images ({join_some(differing, 2)} differ from those of {first}); a mean of "
+            "axes is no projection: start all adapters from one (geotune fit --from), or use "
+            "method.projection_init=random",
+            code="adapter-mismatch",
+            key="method.projection_init",
             file=second,
         )
 
@@ -269,6 +292,12 @@ def _notes(config: AdapterConfig, lost: Mapping[str, float]) -> tuple[str, ...]:
         notes.append(
             f"{kind} multiplies trained tensors: the average of its tensors is not the average of "
             "its updates"
+        )
+    if config.sections["method"].get("projection_init") == "pca":
+        notes.append(
+            "method.projection_init is pca: unless these adapters started from one (geotune fit "
+            "--from), each began at the principal axes of its own images, and their average may "
+            "be worse than any of them"
         )
     if config.prediction.score_thresholds or config.prediction.class_thresholds:
         notes.append(
