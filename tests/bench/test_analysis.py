@@ -21,7 +21,7 @@ from geotune.bench.analysis import (
     combine_tables,
     compare,
 )
-from geotune.bench.comparison_tables import combined_notes
+from geotune.bench.comparison_tables import combined_notes, notes
 from geotune.bench.grid import RunSpec, expand
 from geotune.bench.hparam_search import Objective
 from geotune.bench.measured_runs import Coverage, pool_folds
@@ -64,7 +64,7 @@ def tables_of(
     """Builds the tables from the window values of each run; None is a failed run.
 
     Three windows are a scene, or all if they have `scene_positions`. `gap`, `cost`, `search` and
-    `row` replace entries of a run's row.
+    `row` replace entries of a run's row. Methods in `waiting` have no finished run.
     """
     sections = tiny_values()
     task = {"kind": "regress", "quantity": "height", "unit": "m", "mean": 0.0, "std": 1.0}
@@ -89,6 +89,7 @@ def tables_of(
         scene_positions: np.ndarray | None = None,
         areas: tuple[int, ...] | None = None,
         keep_windows: bool = True,
+        waiting: tuple[str, ...] = (),
         **options: Any,
     ) -> list[ComparisonTable]:
         specs = expand(held_out)[0]
@@ -101,7 +102,19 @@ def tables_of(
             entry.update({} if cost is None else {"cost": {**COST, **cost}})
             entry.update({} if search is None else {"search": search(spec)})
             entry.update(row or {})
-        return compare(specs, rows, OBJECTIVES, Compare(**options), tmp_path)
+        later = [
+            replace(spec, labels={**spec.labels, spec.axis: name})
+            for name in waiting
+            for spec in specs
+            if spec.method == "est"
+        ]
+        return compare(
+            [*specs, *later],
+            [*rows, *[None] * len(later)],
+            OBJECTIVES,
+            Compare(**options),
+            tmp_path,
+        )
 
     return tables
 
@@ -169,6 +182,25 @@ def test_each_context_has_a_table(tables_of: Tables) -> None:
     assert [table.title for table in apart] == [f"tiny, city {city}" for city in GAPS]
     assert all(table.coverage == Coverage("10 test scenes", "") for table in apart)
     assert all(table.comparisons == 1 for table in apart)
+
+
+def test_methods_without_a_result_share_the_error_rate(tables_of: Tables) -> None:
+    """So the interval of a method does not change when another one finishes."""
+
+    def width(waiting: tuple[str, ...], **options: Any) -> float:
+        table = tables_of(_values, waiting=waiting, **options)[0]
+        assert table.planned == ["est", *waiting] and table.comparisons == 1
+        text = notes(table, Compare())
+        assert ("without a result" in text) == bool(waiting)
+        assert ("interval holds" in text) == (not waiting)
+        difference = line_of(table, "est").difference
+        assert difference is not None
+        return difference.high - difference.low
+
+    assert width(("lora",)) > width(())
+    assert width(("lora", "lst")) > width(("lora",))
+    primary = {"primary": ["est"]}
+    assert width(("lora",), **primary) == width(("lora", "lst"), **primary) == width(("lora",))
 
 
 def test_difference_covers_seeds_and_scenes(tables_of: Tables) -> None:
@@ -369,6 +401,17 @@ def test_tables_are_combined_over_recipes(tables_of: Tables) -> None:
     assert combined.differences["est"].mean == pytest.approx(np.mean(relative))
     assert combined.differences["est"].verdict in ("better", "equivalent", "not inferior")
     assert combine_tables(tables[:1], Compare()) == []
+
+
+def test_only_the_named_recipes_are_combined(tables_of: Tables) -> None:
+    cities = list(GAPS)
+    tables = [
+        replace(table, context={"recipe": city})
+        for city, table in zip(GAPS, tables_of(_values), strict=True)
+    ]
+    [combined] = combine_tables(tables, Compare(combine=cities[1:]))
+    assert combined == combine_tables(tables[1:], Compare())[0]
+    assert combined.recipes == cities[1:]
 
 
 @pytest.mark.parametrize("failed", [False, True])

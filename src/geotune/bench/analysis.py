@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -83,7 +84,11 @@ class MethodSummary:
 class ComparisonTable:
     """The methods of one context, such as a recipe and a fraction of its training data.
 
-    `coverage`: the test units that intervals cover; `comparisons`: how many share the error rate.
+    Attributes:
+        coverage: the test units that intervals cover.
+        comparisons: how many methods were compared with the reference.
+        planned: all methods that the suite compares with it, finished or not. They share the error
+            rate, so that no interval changes when other methods finish.
     """
 
     context: Labels
@@ -92,6 +97,7 @@ class ComparisonTable:
     coverage: Coverage
     comparisons: int
     lines: list[MethodSummary] = field(default_factory=list)
+    planned: list[str] = field(default_factory=list)
 
     @property
     def title(self) -> str:
@@ -132,6 +138,8 @@ def combine_tables(tables: Sequence[ComparisonTable], options: Compare) -> list[
     """
     groups: dict[tuple[Any, ...], list[ComparisonTable]] = {}
     for table in tables:
+        if options.combine and table.recipe not in options.combine:
+            continue
         if not any(line.difference for line in table.lines):
             continue
         others = {axis: label for axis, label in table.context.items() if axis != "recipe"}
@@ -146,7 +154,9 @@ def combine_tables(tables: Sequence[ComparisonTable], options: Compare) -> list[
             if sum(line is not None and line.difference is not None for line in each) > 1
         }
         if found:
-            level_of = levels(options.level, [*found], options.primary)
+            planned = Counter(name for table in group for name in table.planned)
+            several = [name for name, count in planned.items() if count > 1]
+            level_of = levels(options.level, [*dict.fromkeys([*found, *several])], options.primary)
             recipes = [table.recipe for table in group]
             combined.append(
                 CombinedTable(
@@ -188,19 +198,29 @@ def _combine(
 
 def compare(
     specs: Sequence[RunSpec],
-    rows: Sequence[Row],
+    rows: Sequence[Row | None],
     objectives: Mapping[str, Objective],
     options: Compare,
     folder: Path,
 ) -> list[ComparisonTable]:
-    """One table per context, in the order of the runs."""
+    """One table per context, in the order of the runs; a run without a row is not finished."""
     contexts: dict[tuple[Any, ...], list[tuple[RunSpec, Row]]] = {}
+    planned: dict[tuple[Any, ...], dict[str, None]] = {}
     for spec, row in zip(specs, rows, strict=True):
         within = (*options.over, *options.folds)
         context = {axis: label for axis, label in spec.context.items() if axis not in within}
-        contexts.setdefault(tuple(context.items()), []).append((spec, row))
+        planned.setdefault(tuple(context.items()), {})[spec.method] = None
+        if row is not None:
+            contexts.setdefault(tuple(context.items()), []).append((spec, row))
     return [
-        _table(dict(context), each, objectives[dict(context)["recipe"]], options, folder)
+        _table(
+            dict(context),
+            each,
+            [*planned[context]],
+            objectives[dict(context)["recipe"]],
+            options,
+            folder,
+        )
         for context, each in contexts.items()
     ]
 
@@ -208,6 +228,7 @@ def compare(
 def _table(
     context: Labels,
     pairs: Sequence[tuple[RunSpec, Row]],
+    methods: Sequence[str],
     objective: Objective,
     options: Compare,
     folder: Path,
@@ -224,7 +245,8 @@ def _table(
     )
     runs, coverage = measure(by_method, to, options, folder)
     compared = [name for name in runs if name != to and _common(runs[name], runs[to])]
-    level_of = levels(options.level, compared, options.primary)
+    planned = [name for name in methods if name != to]
+    level_of = levels(options.level, planned, options.primary)
     lines = [
         _line(
             name,
@@ -247,7 +269,9 @@ def _table(
         replace(line, pareto_memory=pareto_memory, pareto_time=pareto_time)
         for line, pareto_memory, pareto_time in zip(lines, *fronts, strict=True)
     ]
-    return ComparisonTable(context, objective, to, coverage, len(compared), lines_with_fronts)
+    return ComparisonTable(
+        context, objective, to, coverage, len(compared), lines_with_fronts, planned
+    )
 
 
 def _mean(line: MethodSummary, objective: Objective) -> float:

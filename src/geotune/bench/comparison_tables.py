@@ -13,6 +13,7 @@ from geotune.bench.statistics import Estimate
 from geotune.bench.suite import Compare
 from geotune.report import number_format as fmt
 from geotune.utils.metric_names import metric_name
+from geotune.utils.text import pluralize
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
@@ -75,11 +76,16 @@ def notes(table: ComparisonTable, options: Compare) -> str:
         covers(table, options),
     ]
     if table.comparisons:
-        several = f"{table.comparisons} intervals hold at once"
+        waiting = len(table.planned) - table.comparisons
+        hold = "interval holds"
+        if table.comparisons > 1 or waiting > 0:
+            others = f", and those of {pluralize(waiting, 'method')} without a result,"
+            hold = (
+                f"{pluralize(table.comparisons, 'interval')}{others * (waiting > 0)} hold at once"
+            )
         parts.append(
-            f"Differences to {table.reference} are positive if the method is better; their "
-            f"{'interval holds' if table.comparisons == 1 else several} with a probability of at "
-            f"least {100 * options.level:g} %."
+            f"Differences to {table.reference} are positive if the method is better; their {hold} "
+            f"with a probability of at least {100 * options.level:g} %."
         )
     if table.coverage.reason:
         parts.append(f"No verdict: {table.coverage.reason}.")

@@ -97,7 +97,7 @@ def bench(
     kept = [(spec, row) for spec, row in zip(specs, rows, strict=True) if row is not None]
     if not suite.compare.mixed_code:
         check_same_code([row for _, row in kept], folder / ROWS)
-    tables = compare([c for c, _ in kept], [r for _, r in kept], objectives, suite.compare, folder)
+    tables = compare(specs, rows, objectives, suite.compare, folder)
     options = suite.compare
     combined = combine_tables(tables, options)
     for name, text in (

@@ -130,6 +130,10 @@ class Compare(OptionsModel):
         default_factory=list,
         description="methods whose comparison was planned; they share half of the error rate",
     )
+    combine: list[str] = Field(
+        default_factory=list,
+        description="recipes over which differences are combined; by default all",
+    )
     margin: Share = Field(
         default=0.02,
         description="the largest unimportant difference, as a share of the reference's metric",
@@ -330,6 +334,12 @@ class Suite(OptionsModel):
                     raise ValueError(
                         f"compare.{key}: {name} is not an axis of grid; {suggest(name, self.grid)}"
                     )
+        for name in self.compare.combine:
+            if name not in self.recipes:
+                raise ValueError(
+                    f"compare.combine: {name} is not a recipe of this suite; "
+                    f"{suggest(name, self.recipes)}"
+                )
         if self.compare.over and self.compare.folds:
             raise ValueError("compare: over and folds exclude each other; remove one of them")
         used = [name for name, on in self.baselines if on]
