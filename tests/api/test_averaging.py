@@ -116,9 +116,46 @@ def test_fixed_principal_axes_have_to_be_equal(tiny_values: Values, tmp_path: Pa
         for name, tensor in axes_of.items()
     )
     axes, _ = site(run, tmp_path / "axes", only("encoder.reader.down"))
-    with raises("adapter-mismatch", file=axes, mentions=["principal axes", "--from"]):
+    with raises("adapter-mismatch", file=axes, mentions=["axes", "--from"]):
         geotune.average([run, axes], tmp_path / "mixed")
     assert not (tmp_path / "mixed").exists()
+
+
+def test_updates_of_adalora_are_averaged_with_their_singular_values(
+    tiny_values: Values, tmp_path: Path
+) -> None:
+    """The update is `B (E A)`, with E apart from A."""
+    method = {"kind": "peft", "tuner": "adalora", "rank": 2}
+    run = geotune.fit(
+        tiny_values({"method": method, "train.epochs": 1}), run=tmp_path / "first"
+    ).run
+    drawn, _ = site(run, tmp_path / "drawn", other_values(0))
+    equal, state = site(drawn, tmp_path / "equal", lambda name, tensor: tensor)
+    mean = geotune.average([drawn, equal], tmp_path / "mean").folder
+    averaged = read_tensors(mean, load_adapter_config(mean))
+
+    def updates(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {
+            name: tensors[name.replace("lora_A", "lora_B")]
+            @ (tensor * tensors[name.replace("lora_A", "lora_E")])
+            for name, tensor in tensors.items()
+            if "lora_A" in name
+        }
+
+    assert updates(state)
+    for name, update in updates(averaged).items():
+        torch.testing.assert_close(update, updates(state)[name], atol=1e-5, rtol=1e-4)
+
+
+def test_decompositions_of_mpo_have_to_be_equal(tiny_values: Values, tmp_path: Path) -> None:
+    run = geotune.fit(
+        tiny_values({"method": {"kind": "mpo"}, "train.epochs": 1}), run=tmp_path / "first"
+    ).run
+    other, _ = site(
+        run, tmp_path / "other", lambda name, tensor: -tensor if ".start_" in name else tensor
+    )
+    with raises("adapter-mismatch", file=other, mentions=["mpo", "--from"]):
+        geotune.average([run, other], tmp_path / "mean")
 
 
 def test_factors_of_convolutions_and_of_more_rank_than_channels() -> None:

@@ -123,8 +123,8 @@ def test_spatial_fusion_matches_the_formula() -> None:
                     inner[:, i, j] = a * 0.5 * (1 + torch.erf(a / 2**0.5))
             for i in range(5):
                 for j in range(6):
-                    y = min(max((i + 0.5) * rows / 5 - 0.5, 0), rows - 1)
-                    x = min(max((j + 0.5) * columns / 6 - 0.5, 0), columns - 1)
+                    y = min(max((i + 0.5) / rate - 0.5, 0), rows - 1)
+                    x = min(max((j + 0.5) / rate - 0.5, 0), columns - 1)
                     top, left = int(y), int(x)
                     below, right = min(top + 1, rows - 1), min(left + 1, columns - 1)
                     upper = torch.lerp(inner[:, top, left], inner[:, top, right], x - left)

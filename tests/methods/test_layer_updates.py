@@ -109,6 +109,12 @@ def test_slr_updates_all_linear_layers_and_the_patch_embedding(
     assert kinds == ({"fc1", "fc2"} if family == "convnext" else {"qkv", "proj", "fc1", "fc2"})
 
 
+def test_slr_in_a_convolution_with_groups_raises(make_backbone: MakeBackbone) -> None:
+    backbone = make_backbone("convnext")
+    with raises("method-option-invalid", mentions=["method.targets conv_dw", "groups"]):
+        Slr(rank=1, targets=["conv_dw"]).attach(backbone)
+
+
 # ---------------------------------------------------------------- molora
 def test_lora_experts_match_their_formula() -> None:
     """y = W x + b + (alpha / r) sum_e softmax(R x + r)_e B_e A_e x, token by token."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from timm.layers import LayerScale, SwiGLUPacked
 from torch import Tensor, nn
 
 from geotune.backbones.base import Backbone
@@ -186,3 +187,34 @@ def test_pruned_start_copies_the_most_important_channels(
     x = torch.randn(1, len(stream), 2, 3)
     with torch.no_grad():
         assert torch.equal(side.down[1](x), x[:, kept])
+
+
+def test_pruned_start_contains_the_layer_scale(make_backbone: MakeBackbone) -> None:
+    """What multiplies the outputs of attention and MLP is part of the weights that are copied."""
+    backbone = make_backbone("vit")
+    channels = backbone.taps[0].channels
+    gamma = torch.linspace(0.1, 2, channels)
+    blocks: list[Any] = list(backbone.blocks)
+    for block in blocks:
+        for name in ("ls1", "ls2"):
+            scale = LayerScale(channels)
+            scale.gamma.data.copy_(gamma)
+            setattr(block, name, scale)
+    side = ladder(Lst(reduction=4, init="pruned", stem_width=0).attach(backbone))
+    kept = side.down[0].weight.flatten(1).argmax(1)
+    width, b, ours = len(kept), blocks[0], side.blocks[0]
+    values = top(
+        b.attn.qkv.weight.chunk(3)[2].abs().sum(1) + b.attn.proj.weight.abs().sum(0), width
+    )
+    expected = b.attn.proj.weight[kept][:, values] * gamma[kept][:, None]
+    torch.testing.assert_close(ours.attention.out.weight, expected)
+    torch.testing.assert_close(ours.mlp[2].bias, b.mlp.fc2.bias[kept] * gamma[kept])
+
+
+def test_pruned_start_of_a_gated_mlp_raises(make_backbone: MakeBackbone) -> None:
+    backbone = make_backbone("vit")
+    for block in backbone.blocks:
+        width = block.mlp.fc1.in_features
+        block.mlp = SwiGLUPacked(width, 4 * width)  # fc2 reads half of the outputs of fc1
+    with raises("method-unsupported", mentions=["init pruned", "use random"]):
+        Lst(init="pruned").attach(backbone)

@@ -22,11 +22,21 @@ from geotune.utils.text import join_some
 DOWN, UP = ".lora_A.", ".lora_B."
 """In the names of the factors of an update `B A`: peft's, of linear layers and convolutions."""
 
-FACTORED = ("molora", "slr", "aurora", "mpo", "dtl", "lorand")
+SCALES = ".lora_E."
+"""In the name of AdaLoRA's singular values: its update is `B (E A)`."""
+
+PRODUCTS = ("lora", "rslora", "pissa", "olora", "adalora")
+"""Tuners of `peft` whose updates are products that this averages."""
+
+FACTORED = ("molora", "slr", "aurora", "mpo", "dtl", "lorand", "rein", "ssb")
 """Methods with other products of trained tensors, whose factors are averaged one by one."""
 
-FIXED_PROJECTIONS = "encoder.reader.down."
-"""Start of the names of EST's projections, which do not train with `projection_init: pca_fixed`."""
+FIXED_AXES = {"est": "encoder.reader.down.", "mpo": ".start_"}
+"""In the names of fixed orthogonal tensors: principal axes of EST with `pca_fixed`, and the
+decomposition of the weights by `mpo`."""
+
+FROM_IMAGES = ("gsd", "wavelengths", "mean", "std", "pixel_m")
+"""Keys of a recipe whose values come from the training images where it does not state them."""
 
 SHARES_TOLERANCE = 1e-3
 
@@ -86,8 +96,7 @@ def average(
     states = [read_tensors(f, config) for f, config in zip(folders, configs, strict=True)]
     for folder, state in zip(folders[1:], states[1:], strict=True):
         _check_tensors(folders[0], states[0], folder, state)
-        if configs[0].sections["method"].get("projection_init") == "pca_fixed":
-            _check_projections(folders[0], states[0], folder, state)
+        _check_fixed_axes(configs[0], folders[0], states[0], folder, state)
     mean, lost = _average_states(states, shares)
     make_folder(target)
     size = write_adapter(target, mean, _average_configs(configs, shares))
@@ -122,26 +131,35 @@ def _check_equal(first: Path, one: AdapterConfig, second: Path, other: AdapterCo
         if one.base[key] != other.base[key]:
             raise GeotuneError(
                 f"{second}: the base model's {key} is {other.base[key]}, that of {first} is "
-                f"{one.base[key]}; only adapters of the same base weights have an average",
+                f"{one.base[key]}; only adapters of the same base weights have an average: train "
+                "all of them with the same backbone.name and backbone.weights",
                 code="adapter-base",
+                key=f"backbone.{'name' if key == 'name' else 'weights'}",
                 file=second,
             )
     changed = changed_values(one.sections, other.sections)
     changed = [c for c in changed if not c.startswith("backbone.weights:")]  # a path of each site
     if changed:
         keys = [change.partition(":")[0] for change in changed]
+        of_images = [key for key in keys if key.rpartition(".")[2] in FROM_IMAGES]
+        stated = (
+            f" that states {', '.join(of_images)}: without it the value comes from the images of "
+            "a site"
+            if of_images
+            else ""
+        )
         raise GeotuneError(
             f"{second}: of another recipe than {first} ({join_some(changed, 5)}); train the "
-            f"adapters with one recipe; {keys[0]} must be in it, because without it the value may "
-            "come from the images of a site",
+            f"adapters with one recipe{stated}",
             code="adapter-mismatch",
             key=keys[0],
             file=second,
         )
     if one.normalization != other.normalization:
         raise GeotuneError(
-            f"{second}: the normalisation of its images differs from that of {first}, so equal "
-            "tensors would mean different things; train with the same values: "
+            f"{second}: the normalisation of its images differs from that of {first} "
+            f"({_normalization_difference(one, other)}), so equal tensors would mean different "
+            "things; train with the same values: "
             "data.normalize=backbone, or a mean and standard deviation for each band",
             code="adapter-mismatch",
             key="data.normalize",
@@ -149,34 +167,62 @@ def _check_equal(first: Path, one: AdapterConfig, second: Path, other: AdapterCo
         )
 
 
+def _normalization_difference(one: AdapterConfig, other: AdapterConfig) -> str:
+    """The first band whose offset or scale differs, or the bands."""
+    a, b = one.normalization, other.normalization
+    if a.bands != b.bands:
+        return f"bands {', '.join(b.bands)} and {', '.join(a.bands)}"
+    for band, *values in zip(a.bands, b.offset, b.scale, a.offset, a.scale, strict=True):
+        if values[:2] != values[2:]:
+            theirs, ours = (f"offset {o:g}, scale {s:g}" for o, s in (values[:2], values[2:]))
+            return f"{band}: {theirs}, and {ours}"
+    return "other options"
+
+
 def _check_tensors(
     first: Path, state: Mapping[str, Tensor], second: Path, other: Mapping[str, Tensor]
 ) -> None:
     shapes, others = ({k: tuple(t.shape) for k, t in s.items()} for s in (state, other))
     if shapes != others:
-        differing = sorted(k for k in {*shapes, *others} if shapes.get(k) != others.get(k))
+        differing = [
+            f"{name}: {others.get(name, 'missing')}, in {first} {shapes.get(name, 'missing')}"
+            for name in sorted({*shapes, *others})
+            if shapes.get(name) != others.get(name)
+        ]
         raise GeotuneError(
-            f"{second}: {join_some(differing, 5)} are missing or have other shapes than in "
-            f"{first}; train the adapters with one recipe and one version of geotune",
+            f"{second}: tensors of other shapes ({join_some(differing, 3)}); train the adapters "
+            "with one recipe and one version of geotune",
             code="adapter-mismatch",
             file=second,
         )
 
 
-def _check_projections(
-    first: Path, state: Mapping[str, Tensor], second: Path, other: Mapping[str, Tensor]
+def _check_fixed_axes(
+    config: AdapterConfig,
+    first: Path,
+    state: Mapping[str, Tensor],
+    second: Path,
+    other: Mapping[str, Tensor],
 ) -> None:
-    """Raise `GeotuneError` if the fixed principal axes of two adapters differ."""
-    names = [name for name in state if name.startswith(FIXED_PROJECTIONS)]
+    """Raise `GeotuneError` if fixed orthogonal tensors of two adapters differ."""
+    method = config.sections["method"]
+    kind = str(method.get("kind"))
+    part = FIXED_AXES.get(kind)
+    if part is None or (kind == "est" and method.get("projection_init") != "pca_fixed"):
+        return
+    names = [name for name in state if part in name]
     differing = [name for name in names if not torch.equal(state[name], other[name])]
     if differing:
+        own = (
+            "method.projection_init is pca_fixed, so its axes are those of its own images"
+            if kind == "est"
+            else "mpo decomposed the weights in another way on another machine"
+        )
         raise GeotuneError(
-            f"{second}: method.projection_init is pca_fixed, and its principal axes are those of "
-            f"its own images ({join_some(differing, 2)} differ from those of {first}); a mean of "
-            "axes is no projection: start all adapters from one (geotune fit --from), or use "
-            "method.projection_init=random",
+            f"{second}: {own} ({join_some(differing, 2)} differ from those of {first}); a mean of "
+            "axes is no decomposition: start all adapters from one (geotune fit --from)",
             code="adapter-mismatch",
-            key="method.projection_init",
+            key="method",
             file=second,
         )
 
@@ -192,6 +238,9 @@ def _average_states(
         tensors = [state[name] for state in states]
         if DOWN in name and (up := name.replace(DOWN, UP)) in states[0]:
             ups = [state[up] for state in states]
+            if (scale := name.replace(DOWN, SCALES)) in states[0]:
+                tensors = [a * state[scale] for a, state in zip(tensors, states, strict=True)]
+                mean[scale] = torch.ones_like(states[0][scale])
             mean[name], mean[up], lost[name] = _average_products(tensors, ups, shares)
         elif name.endswith("num_batches_tracked"):
             mean[name] = torch.stack(tensors).sum(0)
@@ -288,10 +337,11 @@ def _notes(config: AdapterConfig, lost: Mapping[str, float]) -> tuple[str, ...]:
             f"{max(lost.values()):.1%} of the norm of each"
         )
     kind = str(config.sections["method"].get("kind"))
-    if kind in FACTORED:
+    tuner = str(config.sections["method"].get("tuner", ""))
+    if kind in FACTORED or (kind == "peft" and tuner not in PRODUCTS):
         notes.append(
-            f"{kind} multiplies trained tensors: the average of its tensors is not the average of "
-            "its updates"
+            f"{f'{kind} {tuner}'.strip()} multiplies trained tensors: the average of its tensors "
+            "is not the average of its updates"
         )
     if config.sections["method"].get("projection_init") == "pca":
         notes.append(

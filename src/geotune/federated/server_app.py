@@ -1,9 +1,9 @@
 """What the server does: average the adapters of all sites after each round.
 
-The app's configuration: `rounds`, `epochs` (per round; by default those of each site's recipe),
-`sites` (how many must be there; 2) and `out`, the folder of the results (`federated`): the average
-of each round, `round<N>`, and `rounds.jsonl` with the metrics. A server that was stopped continues
-after the last round in the folder.
+The app's configuration: `rounds`, `epochs` (per round; 0: those of each site's recipe), `sites`
+(how many must be there), `timeout` (seconds of a round) and `out`, the folder of the results: the
+average of each round, `round<N>`, and `rounds.jsonl` with the metrics. A server that was stopped
+continues after the last round in the folder.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def main(grid: Grid, context: Context) -> None:
     """Run all rounds; the last average is the result."""
     config = context.run_config
     out = Path(str(config.get("out", "federated"))).resolve()
-    rounds, sites = _count(config, "rounds", 3), _count(config, "sites", 2)
+    rounds, sites = _count(config, "rounds", 5), _count(config, "sites", 3)
     out.mkdir(parents=True, exist_ok=True)
     done = _last_round(out)
     if done >= rounds:
@@ -150,7 +150,8 @@ def main(grid: Grid, context: Context) -> None:
         return
     start = out / f"round{done}"
     arrays = adapter_records(start).array_records[ARRAYS] if done else ArrayRecord()
-    options = {EPOCHS: _count(config, "epochs", 1)} if "epochs" in config else {}
+    epochs = _count(config, "epochs", 0, least=0)
+    options = {EPOCHS: epochs} if epochs else {}
     AdapterAverage(out, sites, done + 1).start(
         grid=grid,
         initial_arrays=arrays,
@@ -174,12 +175,12 @@ def _last_round(out: Path) -> int:
     return max((int(number) for number in numbers if number.isdigit()), default=0)
 
 
-def _count(config: Any, key: str, default: int) -> int:
+def _count(config: Any, key: str, default: int, least: int = 1) -> int:
     value = config.get(key, default)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise GeotuneError(
-            f"{key}: found {value!r} in the app's configuration, expected a whole number of 1 or "
-            "more",
+            f"{key}: found {value!r} in the app's configuration, expected a whole number of "
+            f"{least} or more",
             code="option-invalid",
             key=key,
         )

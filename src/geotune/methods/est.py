@@ -281,6 +281,7 @@ class EstBlock(nn.Module):
     def _fuse_rates(self, normed: Tensor) -> Tensor:
         """`(B, h, w, d)` to the weighted sum of bottlenecks, `(B, h, w, width)`."""
         maps = normed.permute(0, 3, 1, 2)
+        height, width = maps.shape[-2:]
         weights = self.adapter_logits.softmax(0)
         matrices = torch.split(self.adapters_down.weight, self.adapter_widths)
         biases = torch.split(self.adapters_down.bias, self.adapter_widths)
@@ -290,8 +291,9 @@ class EstBlock(nn.Module):
         ):
             pooled = F.avg_pool2d(maps, rate, ceil_mode=True)
             inner = F.gelu(F.conv2d(pooled, matrix[..., None, None], bias))
-            if rate > 1:
-                inner = F.interpolate(inner, maps.shape[-2:], mode="bilinear")
+            if rate > 1:  # by the rate itself, also where it does not divide the size
+                inner = F.interpolate(inner, scale_factor=float(rate), mode="bilinear")
+                inner = inner[..., :height, :width]
             fused = fused + weight * inner
         return fused.permute(0, 2, 3, 1)
 

@@ -34,6 +34,7 @@ from geotune.methods.core.layer_updates import (
     per_channel,
     update_layers,
 )
+from geotune.methods.core.method_errors import option_error
 from geotune.methods.core.target_layers import Layer, target_layers, without_dead_layers
 
 
@@ -45,6 +46,14 @@ class Slr(SlrOptions, Method):
         layers = target_layers(
             backbone, self.targets, method="slr", all_linear=True, rank=self.rank
         )
+        grouped = [name for name, layer in layers.items() if getattr(layer, "groups", 1) > 1]
+        if grouped:
+            raise option_error(
+                "targets",
+                ", ".join(self.targets or []),
+                f"{grouped[0]} of {backbone.name} is a convolution in groups, into which the "
+                "update would not merge; choose layers without groups",
+            )
         if self.patch_embedding:
             layers = patch_embedding(backbone) | layers
         update_layers(backbone, layers, lambda _, layer: ScaledLowRank(layer, self.rank))

@@ -2,7 +2,11 @@
 
 Structured pruning by weight magnitude (LST, arXiv 2206.06522): the importance of a channel is the
 sum of the absolute weights that read or write it. The channels of the residual stream are the same
-in all blocks of a stage; those inside attention and MLP are chosen in each block.
+in all blocks of a stage; those inside attention and MLP are chosen in each block. A scale after
+attention and MLP (LayerScale, arXiv 2103.17239) is part of the weights that write the stream.
+
+Choices of ours: the channels of queries with keys and those of values are chosen over all heads,
+apart from each other; biases of queries and values, and norms of queries and keys, are left out.
 """
 
 from __future__ import annotations
@@ -17,7 +21,10 @@ from geotune.methods.core.fused_qkv import qkv_layout
 
 
 class BlockWeights(NamedTuple):
-    """Linear layers and norms of a transformer block; q, k and v are `(outputs, inputs)`."""
+    """Linear layers and norms of a transformer block; q, k and v are `(outputs, inputs)`.
+
+    `scales`: what multiplies the outputs of attention and MLP, `(C,)` each.
+    """
 
     q: Tensor
     k: Tensor
@@ -26,6 +33,7 @@ class BlockWeights(NamedTuple):
     fc1: nn.Linear
     fc2: nn.Linear
     norms: tuple[nn.LayerNorm, nn.LayerNorm]
+    scales: tuple[Tensor, Tensor]
 
 
 def find_block_weights(backbone: Backbone, index: int) -> BlockWeights | None:
@@ -54,15 +62,27 @@ def find_block_weights(backbone: Backbone, index: int) -> BlockWeights | None:
         return None
     q, k, v = qkv
     projection, fc1, fc2 = found
+    if fc2.in_features != fc1.out_features:  # type: ignore[union-attr]  # a gated MLP
+        return None
     norm1, norm2 = norms
-    return BlockWeights(q, k, v, projection, fc1, fc2, (norm1, norm2))  # type: ignore[arg-type]
+    scales = (_scale(block, "ls1", channels), _scale(block, "ls2", channels))
+    return BlockWeights(q, k, v, projection, fc1, fc2, (norm1, norm2), scales)  # type: ignore[arg-type]
+
+
+def _scale(block: nn.Module, name: str, channels: int) -> Tensor:
+    """The factors of a block's LayerScale; ones without one."""
+    gamma = getattr(getattr(block, name, None), "gamma", None)
+    return gamma.detach() if isinstance(gamma, Tensor) else torch.ones(channels)
 
 
 def important_channels(blocks: list[BlockWeights], count: int) -> Tensor:
     """Indices of the `count` most important channels of the blocks' residual stream, ascending."""
     scores = sum(
         sum(weight.abs().sum(0) for weight in (b.q, b.k, b.v, b.fc1.weight))
-        + sum(layer.weight.abs().sum(1) for layer in (b.projection, b.fc2))
+        + sum(
+            layer.weight.abs().sum(1) * scale.abs()
+            for layer, scale in zip((b.projection, b.fc2), b.scales, strict=True)
+        )
         for b in blocks
     )
     assert isinstance(scores, Tensor)
@@ -92,13 +112,14 @@ def start_pruned(narrow: NarrowBlock, block: BlockWeights, kept: Tensor) -> None
     rows = [block.q[inner], block.k[inner], block.v[values]]
     narrow.qkv.weight.copy_(torch.cat(rows)[:, kept])
     hidden_kept = _top(block.fc1.weight.abs().sum(1) + block.fc2.weight.abs().sum(0), hidden)
-    for ours, theirs, outputs, inputs in (
-        (narrow.projection, block.projection, kept, values),
-        (narrow.fc1, block.fc1, hidden_kept, kept),
-        (narrow.fc2, block.fc2, kept, hidden_kept),
+    after_attention, after_mlp = (scale[kept] for scale in block.scales)
+    for ours, theirs, outputs, inputs, scale in (
+        (narrow.projection, block.projection, kept, values, after_attention),
+        (narrow.fc1, block.fc1, hidden_kept, kept, torch.ones(hidden)),
+        (narrow.fc2, block.fc2, kept, hidden_kept, after_mlp),
     ):
-        ours.weight.copy_(theirs.weight[outputs][:, inputs])
-        ours.bias.copy_(0 if theirs.bias is None else theirs.bias[outputs])
+        ours.weight.copy_(theirs.weight[outputs][:, inputs] * scale[:, None])
+        ours.bias.copy_(0 if theirs.bias is None else theirs.bias[outputs] * scale)
     for ours_norm, theirs_norm in zip(narrow.norms, block.norms, strict=True):
         ours_norm.weight.copy_(theirs_norm.weight[kept])
         ours_norm.bias.copy_(theirs_norm.bias[kept])
