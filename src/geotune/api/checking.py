@@ -30,6 +30,7 @@ CONSEQUENCES = (
     "band-empty",
     "class-empty",
     "labels-outside",
+    "images-empty",
     "split-empty",
     "split-groups",
     "split-unassigned",

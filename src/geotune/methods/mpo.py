@@ -40,7 +40,9 @@ class Mpo(MpoOptions, Method):
     def attach(self, backbone: Backbone) -> Encoder:
         """See `Method.attach`."""
         if self.tensors % 2 == 0:
-            raise option_error("tensors", self.tensors, "expected an odd number, for a central one")
+            near = f"{self.tensors - 1} or {self.tensors + 1}"
+            problem = f"expected an odd number, for a central one, such as {near}"
+            raise option_error("tensors", self.tensors, problem)
         layers = target_layers(backbone, self.targets, method="mpo", convolutions=False)
         update_layers(backbone, layers, lambda _, layer: AuxiliaryTensors(layer, self.tensors))
         return checked_encoder(backbone, self, merge=merge_updates)

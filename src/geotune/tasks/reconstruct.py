@@ -7,6 +7,9 @@ As in GFM ("Towards Geospatial Foundation Models via Continual Pretraining", arX
 x: normalised image, y: prediction; f_s: features of the model, which sees the visible patches only;
 t_s: features of the frozen original backbone, the teacher, of the whole image; P_s: a trained
 linear projection; s: the S stages, p: the positions of their maps.
+
+Choices of ours: all stages count, not one; hidden pixels have the mean of their band; patches are
+16 pixels wide; P_s starts as the identity where the channels are equal.
 """
 
 from __future__ import annotations

@@ -30,6 +30,7 @@ from geotune.data.raster.windows import blocks
 from geotune.data.scenes.scene import BLOCK, Scene
 from geotune.errors import GeotuneError
 from geotune.types import BandStatistics
+from geotune.utils.text import pluralize
 
 SAMPLED_PIXELS = 200_000
 """Number of pixels sampled from all scenes together, for histograms."""
@@ -228,8 +229,8 @@ def band_statistics(scenes: Sequence[Scene], scans: Sequence[SceneScan]) -> Band
     for band, count in zip(bands, total.counts, strict=True):
         if count == 0:
             raise GeotuneError(
-                f"{scenes[0].raster.path}: no training scene has a valid pixel in band {band}; "
-                "check data.nodata",
+                f"{scenes[0].raster.path}: of {pluralize(len(scenes), 'training scene')}, none has a "
+                f"valid pixel in band {band}; check data.nodata and data.quality",
                 code="band-empty",
                 key="data.nodata",
                 file=scenes[0].raster.path,

@@ -29,7 +29,8 @@ def check_reduction(backbone: Backbone, reduction: int) -> None:
 def check_odd(option: str, value: int) -> None:
     """Raise `GeotuneError` for an even kernel size."""
     if value % 2 == 0:
-        raise option_error(option, value, "expected an odd number")
+        problem = f"expected an odd number, such as {value - 1} or {value + 1}"
+        raise option_error(option, value, problem)
 
 
 def default_block_stride(depth: int) -> int:
