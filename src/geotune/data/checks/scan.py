@@ -229,8 +229,8 @@ def band_statistics(scenes: Sequence[Scene], scans: Sequence[SceneScan]) -> Band
     for band, count in zip(bands, total.counts, strict=True):
         if count == 0:
             raise GeotuneError(
-                f"{scenes[0].raster.path}: of {pluralize(len(scenes), 'training scene')}, none has a "
-                f"valid pixel in band {band}; check data.nodata and data.quality",
+                f"{scenes[0].raster.path}: of {pluralize(len(scenes), 'training scene')}, none has "
+                f"a valid pixel in band {band}; check data.nodata and data.quality",
                 code="band-empty",
                 key="data.nodata",
                 file=scenes[0].raster.path,
