@@ -65,14 +65,14 @@ def find_block_weights(backbone: Backbone, index: int) -> BlockWeights | None:
     if fc2.in_features != fc1.out_features:  # type: ignore[union-attr]  # a gated MLP
         return None
     norm1, norm2 = norms
-    scales = (_scale(block, "ls1", channels), _scale(block, "ls2", channels))
+    scales = (_scale(block, "ls1", q), _scale(block, "ls2", q))
     return BlockWeights(q, k, v, projection, fc1, fc2, (norm1, norm2), scales)  # type: ignore[arg-type]
 
 
-def _scale(block: nn.Module, name: str, channels: int) -> Tensor:
-    """The factors of a block's LayerScale; ones without one."""
+def _scale(block: nn.Module, name: str, weight: Tensor) -> Tensor:
+    """The factors of a block's LayerScale; ones, as many as `weight` has rows, without one."""
     gamma = getattr(getattr(block, name, None), "gamma", None)
-    return gamma.detach() if isinstance(gamma, Tensor) else torch.ones(channels)
+    return gamma.detach() if isinstance(gamma, Tensor) else weight.new_ones(len(weight))
 
 
 def important_channels(blocks: list[BlockWeights], count: int) -> Tensor:
@@ -115,7 +115,7 @@ def start_pruned(narrow: NarrowBlock, block: BlockWeights, kept: Tensor) -> None
     after_attention, after_mlp = (scale[kept] for scale in block.scales)
     for ours, theirs, outputs, inputs, scale in (
         (narrow.projection, block.projection, kept, values, after_attention),
-        (narrow.fc1, block.fc1, hidden_kept, kept, torch.ones(hidden)),
+        (narrow.fc1, block.fc1, hidden_kept, kept, block.q.new_ones(hidden)),
         (narrow.fc2, block.fc2, kept, hidden_kept, after_mlp),
     ):
         ours.weight.copy_(theirs.weight[outputs][:, inputs] * scale[:, None])
