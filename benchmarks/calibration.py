@@ -1,17 +1,18 @@
 """How often the verdicts of `geotune bench` are false, by simulation, and what they can detect.
 
-    python benchmarks/calibration.py
+    python benchmarks/calibration.py [PART...]
 
 Comparisons of equally good methods are simulated and judged by the functions that `geotune bench`
 uses. Writes `benchmarks/results/calibration.json`; docs/explanation/statistics.md shows it.
-Takes about ten minutes on one core.
+Takes about ten minutes on one core; parts that are not named keep their rows.
 """
 
 from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from itertools import product
@@ -81,7 +82,12 @@ def simulate(scenario: Scenario, tables: int, rng: np.random.Generator) -> Sampl
         + unit
         + rng.normal(0, of_both * (s * u) ** 0.5, (tables, m, s, u))
     )
-    weights = np.exp(rng.normal(0, scenario.sizes, (tables, 1, 1, u)))
+    return weighted_means(values, np.exp(rng.normal(0, scenario.sizes, (tables, 1, 1, u))))
+
+
+def weighted_means(values: Floats, weights: Floats) -> Sample:
+    """Of values `(..., seeds, units)` over units, with influences from leaving units out."""
+    u = values.shape[-1]
     sums, total = weights * values, weights.sum(axis=-1, keepdims=True)
     left_out = (sums.sum(axis=-1, keepdims=True) - sums) / (total - weights)
     influence = (u - 1) * (left_out.mean(axis=-1, keepdims=True) - left_out)
@@ -248,6 +254,35 @@ def held_out(regions: int, share: float, tables: int, seed: int = 0) -> Row:
     return {"regions": regions, "share": share, "tables": tables, "false": float(false)}
 
 
+def in_folds(
+    folds: int, units: int, regime: str, share: float, tables: int, sizes: float = 0.5
+) -> Row:
+    """Two methods, five seeds, in each seed one run for each fold, whose test units are pooled.
+
+    `share` of the variance of a unit comes from the training data of its fold, which all seeds and
+    all units of the fold have in common.
+    """
+    rng, seeds = np.random.default_rng(0), 5
+    of_seed, of_unit, of_both = REGIMES[regime]
+    fold = np.arange(units) % folds
+    trained = rng.normal(0, share**0.5, (tables, 2, 1, folds))[..., fold]
+    own = rng.normal(0, (1 - share) ** 0.5, (tables, 2, 1, units))
+    values = (
+        rng.normal(0, of_seed * (seeds * folds) ** 0.5, (tables, 2, seeds, folds))[..., fold]
+        + of_unit * units**0.5 * (trained + own)
+        + rng.normal(0, of_both * (seeds * units) ** 0.5, (tables, 2, seeds, units))
+    )
+    sample = weighted_means(values, np.exp(rng.normal(0, sizes, (tables, 1, 1, units))))
+    return {
+        "folds": folds,
+        "units": units,
+        "regime": regime,
+        "share": share,
+        "tables": tables,
+        "false": false_tables(*intervals(sample)),
+    }
+
+
 def over_data_sets(
     count: int, between: float, ratio: float, tables: int, seed: int = 0, *, weighted: bool = True
 ) -> Row:
@@ -308,40 +343,48 @@ def scenarios() -> Iterator[Scenario]:
         yield Scenario(methods, seeds, units, "units", sizes=sizes)
 
 
-def main() -> None:
-    """Simulate everything and write the results."""
-    rows = [calibrate(scenario, tables=4000) for scenario in scenarios()]
-    print("tables", max(row["false"] for row in rows), max(r["false_satterthwaite"] for r in rows))
-    results: dict[str, Any] = {
+PARTS: dict[str, Callable[[], list[Row]]] = {
+    "tables": lambda: [calibrate(scenario, tables=4000) for scenario in scenarios()],
+    "margin": lambda: [
+        {**scenario.__dict__, "false": false_claims_at_the_margin(scenario, 4000)}
+        for scenario in (Scenario(m, s, 20, r) for r in REGIMES for s in (3, 5) for m in (2, 10))
+    ],
+    "one_scene": lambda: [
+        in_one_scene(side, reach, nugget, 500)
+        for side, reach, nugget in product((4, 14, 24), (0.5, 1, 4), (0.0, 0.5, 0.8))
+    ],
+    "iou": lambda: [of_iou(n, 5, s, 1000) for n in (6, 20) for s in (3, 5)],
+    "held_out": lambda: [
+        held_out(regions, share / regions, 20_000)
+        for regions, share in product((6, 8, 12), (0, 1, 2))
+    ],
+    "folds": lambda: [
+        in_folds(folds, units, regime, share, 10_000)
+        for folds, units, regime, share in product(
+            (1, 2, 5), (10, 20, 100), REGIMES, (0.0, 0.03, 0.1)
+        )
+    ],
+    "data_sets": lambda: [
+        over_data_sets(k, between, ratio, 4000)
+        for k, between, ratio in product((3, 5, 8), (0.0, 0.5, 2.0), (0.0, 0.8))
+    ],
+}
+
+
+def main(parts: Sequence[str]) -> None:
+    """Simulate the parts, or everything, and write the results."""
+    results: dict[str, Any] = json.loads(RESULTS.read_text("utf-8")) if parts else {}
+    results |= {
         "date": date.today().isoformat(),
         "machine": f"{platform.machine()}, Python {platform.python_version()}",
         "level": LEVEL,
-        "tables": rows,
-        "margin": [
-            {**scenario.__dict__, "false": false_claims_at_the_margin(scenario, 4000)}
-            for scenario in (
-                Scenario(m, s, 20, r) for r in REGIMES for s in (3, 5) for m in (2, 10)
-            )
-        ],
-        "one_scene": [
-            in_one_scene(side, reach, nugget, 500)
-            for side, reach, nugget in product((4, 14, 24), (0.5, 1, 4), (0.0, 0.5, 0.8))
-        ],
-        "iou": [of_iou(n, 5, s, 1000) for n in (6, 20) for s in (3, 5)],
-        "held_out": [
-            held_out(regions, share / regions, 20_000)
-            for regions, share in product((6, 8, 12), (0, 1, 2))
-        ],
-        "data_sets": [
-            over_data_sets(k, between, ratio, 4000)
-            for k, between, ratio in product((3, 5, 8), (0.0, 0.5, 2.0), (0.0, 0.8))
-        ],
     }
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    for key in ("margin", "one_scene", "iou", "held_out", "data_sets"):
-        for row in results[key]:
-            print(key, row)
+    for part in parts or PARTS:
+        results[part] = PARTS[part]()
+        for row in results[part]:
+            print(part, row, flush=True)
+        RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

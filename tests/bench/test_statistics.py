@@ -107,6 +107,17 @@ def test_held_out_regions_with_overlapping_training_data_are_rarely_wrong(
         assert calibration.held_out(regions, share / regions, TABLES)["false"] <= 0.05 + ERROR
 
 
+@pytest.mark.parametrize("folds", [1, 2, 5])
+def test_pooled_folds_are_rarely_wrong(calibration: ModuleType, folds: int) -> None:
+    for regime, units in (("seeds", 20), ("units", 10), ("both", 20), ("interaction", 10)):
+        assert calibration.in_folds(folds, units, regime, 0, TABLES)["false"] <= 0.05 + ERROR
+
+
+def test_verdicts_do_not_cover_the_choice_of_training_data(calibration: ModuleType) -> None:
+    """As docs/explanation/statistics.md says: many test units cannot make up for two folds."""
+    assert calibration.in_folds(2, 100, "units", 0.1, TABLES)["false"] > 0.3
+
+
 def test_combined_data_sets_are_rarely_wrong(calibration: ModuleType) -> None:
     for between, ratio in ((0.0, 0.8), (2.0, 0.0)):
         row = calibration.over_data_sets(5, between, ratio, TABLES, weighted=False)
