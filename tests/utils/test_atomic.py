@@ -5,12 +5,20 @@ from __future__ import annotations
 import copy
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from geotune.errors import OutputError
-from geotune.utils.atomic import check_writable, make_folder, replacing, write_atomically
+from geotune.utils.atomic import (
+    check_writable,
+    make_folder,
+    replacing,
+    staging_folder,
+    write_atomically,
+)
 from helpers.errors import raises
 
 
@@ -52,6 +60,28 @@ def test_error_of_the_system_names_the_file_and_not_its_incomplete_copy(tmp_path
     (tmp_path / "file").touch()
     with raises("output-not-writable", file=tmp_path / "file" / "a"):
         write_atomically(tmp_path / "file" / "a", b"")
+
+
+def test_folders_left_by_a_kill_are_removed_by_the_next_writer(tmp_path: Path) -> None:
+    killed = """
+import os, pathlib, sys
+from geotune.utils.atomic import staging_folder
+with staging_folder(pathlib.Path(sys.argv[1])) as folder:
+    (folder / "map.tif").write_bytes(bytes(1000))
+    os._exit(9)
+"""
+    subprocess.run([sys.executable, "-c", killed, str(tmp_path)], check=False)
+    [abandoned] = tmp_path.iterdir()
+    of_another_machine = tmp_path / ".node-7-abc.partial"
+    of_another_machine.mkdir()
+    for folder in (abandoned, of_another_machine):
+        os.utime(folder, (0, 0))
+    with staging_folder(tmp_path) as in_use:
+        assert not abandoned.exists()
+        os.utime(in_use, (0, 0))
+        with staging_folder(tmp_path) as second:
+            assert {*tmp_path.iterdir()} == {in_use, second, of_another_machine}
+    assert [*tmp_path.iterdir()] == [of_another_machine]
 
 
 def test_paths_that_cannot_be_written_are_known_before(tmp_path: Path) -> None:

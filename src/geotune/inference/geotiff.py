@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 import unicodedata
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
@@ -29,6 +28,7 @@ from geotune.data.raster.io import open_dataset
 from geotune.data.raster.source import RasterSource
 from geotune.errors import GeotuneError
 from geotune.inference.cell_grid import CellGrid
+from geotune.utils.atomic import staging_folder
 from geotune.utils.colors import Color
 
 NODATA = 255
@@ -53,25 +53,24 @@ def bounded_gdal_cache() -> Iterator[None]:
 def atomic_output(folder: Path) -> Iterator[Path]:
     """A hidden folder whose files are moved to `folder` if the context exits without an error.
 
-    Each file is replaced atomically; after an error the hidden folder is removed. Raises
-    `GeotuneError` if `folder` cannot be created or written.
+    Each file is replaced atomically; after an error the hidden folder is removed, and after a kill
+    by the next process that writes to `folder`. Raises `GeotuneError` if `folder` cannot be
+    created or written.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=".", suffix=".partial", dir=folder))
-    except OSError as error:
-        raise GeotuneError(
-            f"{folder}: not a writable folder ({error.strerror}); choose another",
-            code="output-not-writable",
-            file=folder,
-        ) from error
-    try:
+    with ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            staging = stack.enter_context(staging_folder(folder))
+        except OSError as error:
+            raise GeotuneError(
+                f"{folder}: not a writable folder ({error.strerror}); choose another",
+                code="output-not-writable",
+                file=folder,
+            ) from error
         yield staging
         for path in sorted(staging.iterdir()):
             with write_errors(folder / path.name):
                 os.replace(path, folder / path.name)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 @contextmanager

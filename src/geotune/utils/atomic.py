@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import platform
+import shutil
+import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from geotune.errors import OutputError
@@ -51,6 +56,42 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # of a folder that cannot be written, too
             incomplete.unlink(missing_ok=True)
+
+
+@contextmanager
+def staging_folder(parent: Path) -> Iterator[Path]:
+    """A hidden folder for incomplete files, removed at the end.
+
+    Also removes those that killed processes of this machine left in `parent`. A folder is in use
+    while its process holds a lock on it; where the file system has no locks, none is removed.
+    Raises `OSError` if none can be created.
+    """
+    prefix, suffix = f".{platform.node()}-", ".partial"
+    for abandoned in parent.glob(f"{prefix}*{suffix}"):
+        with suppress(OSError):
+            # one that was just created may not be locked yet
+            if time.time() - abandoned.stat().st_mtime > 60:
+                with _locked(abandoned):
+                    shutil.rmtree(abandoned)
+    staging = Path(tempfile.mkdtemp(prefix=prefix, suffix=suffix, dir=parent))
+    try:
+        with ExitStack() as lock:
+            with suppress(OSError):
+                lock.enter_context(_locked(staging))
+            yield staging
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Lock a folder; raises `OSError` if it is locked already, or if there are no locks."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def check_writable(path: Path) -> None:
