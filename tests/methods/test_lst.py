@@ -203,9 +203,8 @@ def test_pruned_start_contains_the_layer_scale(make_backbone: MakeBackbone) -> N
     side = ladder(Lst(reduction=4, init="pruned", stem_width=0).attach(backbone))
     kept = side.down[0].weight.flatten(1).argmax(1)
     width, b, ours = len(kept), blocks[0], side.blocks[0]
-    values = top(
-        b.attn.qkv.weight.chunk(3)[2].abs().sum(1) + b.attn.proj.weight.abs().sum(0), width
-    )
+    scaled = b.attn.proj.weight * gamma[:, None]
+    values = top(b.attn.qkv.weight.chunk(3)[2].abs().sum(1) + scaled.abs().sum(0), width)
     expected = b.attn.proj.weight[kept][:, values] * gamma[kept][:, None]
     torch.testing.assert_close(ours.attention.out.weight, expected)
     torch.testing.assert_close(ours.mlp[2].bias, b.mlp.fc2.bias[kept] * gamma[kept])

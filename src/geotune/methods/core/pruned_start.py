@@ -20,20 +20,23 @@ from geotune.backbones.base import Backbone
 from geotune.methods.core.fused_qkv import qkv_layout
 
 
-class BlockWeights(NamedTuple):
-    """Linear layers and norms of a transformer block; q, k and v are `(outputs, inputs)`.
+class Linear(NamedTuple):
+    """A linear map: `(outputs, inputs)` and `(outputs,)`."""
 
-    `scales`: what multiplies the outputs of attention and MLP, `(C,)` each.
-    """
+    weight: Tensor
+    bias: Tensor | None
+
+
+class BlockWeights(NamedTuple):
+    """The weights and norms of a transformer block; q, k and v are `(outputs, inputs)`."""
 
     q: Tensor
     k: Tensor
     v: Tensor
-    projection: nn.Linear
-    fc1: nn.Linear
-    fc2: nn.Linear
+    projection: Linear
+    fc1: Linear
+    fc2: Linear
     norms: tuple[nn.LayerNorm, nn.LayerNorm]
-    scales: tuple[Tensor, Tensor]
 
 
 def find_block_weights(backbone: Backbone, index: int) -> BlockWeights | None:
@@ -65,24 +68,32 @@ def find_block_weights(backbone: Backbone, index: int) -> BlockWeights | None:
     if fc2.in_features != fc1.out_features:  # type: ignore[union-attr]  # a gated MLP
         return None
     norm1, norm2 = norms
-    scales = (_scale(block, "ls1", q), _scale(block, "ls2", q))
-    return BlockWeights(q, k, v, projection, fc1, fc2, (norm1, norm2), scales)  # type: ignore[arg-type]
+    return BlockWeights(
+        q,
+        k,
+        v,
+        _scaled(projection, getattr(block, "ls1", None)),  # type: ignore[arg-type]
+        _scaled(fc1),  # type: ignore[arg-type]
+        _scaled(fc2, getattr(block, "ls2", None)),  # type: ignore[arg-type]
+        (norm1, norm2),  # type: ignore[arg-type]
+    )
 
 
-def _scale(block: nn.Module, name: str, weight: Tensor) -> Tensor:
-    """The factors of a block's LayerScale; ones, as many as `weight` has rows, without one."""
-    gamma = getattr(getattr(block, name, None), "gamma", None)
-    return gamma.detach() if isinstance(gamma, Tensor) else weight.new_ones(len(weight))
+@torch.no_grad()
+def _scaled(layer: nn.Linear, scale: nn.Module | None = None) -> Linear:
+    """A layer followed by a block's LayerScale, if it has one."""
+    gamma = getattr(scale, "gamma", None)
+    if not isinstance(gamma, Tensor):
+        return Linear(layer.weight.detach(), layer.bias)
+    bias = None if layer.bias is None else layer.bias * gamma
+    return Linear(layer.weight * gamma[:, None], bias)
 
 
 def important_channels(blocks: list[BlockWeights], count: int) -> Tensor:
     """Indices of the `count` most important channels of the blocks' residual stream, ascending."""
     scores = sum(
         sum(weight.abs().sum(0) for weight in (b.q, b.k, b.v, b.fc1.weight))
-        + sum(
-            layer.weight.abs().sum(1) * scale.abs()
-            for layer, scale in zip((b.projection, b.fc2), b.scales, strict=True)
-        )
+        + sum(weight.abs().sum(1) for weight in (b.projection.weight, b.fc2.weight))
         for b in blocks
     )
     assert isinstance(scores, Tensor)
@@ -112,14 +123,16 @@ def start_pruned(narrow: NarrowBlock, block: BlockWeights, kept: Tensor) -> None
     rows = [block.q[inner], block.k[inner], block.v[values]]
     narrow.qkv.weight.copy_(torch.cat(rows)[:, kept])
     hidden_kept = _top(block.fc1.weight.abs().sum(1) + block.fc2.weight.abs().sum(0), hidden)
-    after_attention, after_mlp = (scale[kept] for scale in block.scales)
-    for ours, theirs, outputs, inputs, scale in (
-        (narrow.projection, block.projection, kept, values, after_attention),
-        (narrow.fc1, block.fc1, hidden_kept, kept, block.q.new_ones(hidden)),
-        (narrow.fc2, block.fc2, kept, hidden_kept, after_mlp),
+    for ours, theirs, outputs, inputs in (
+        (narrow.projection, block.projection, kept, values),
+        (narrow.fc1, block.fc1, hidden_kept, kept),
+        (narrow.fc2, block.fc2, kept, hidden_kept),
     ):
-        ours.weight.copy_(theirs.weight[outputs][:, inputs] * scale[:, None])
-        ours.bias.copy_(0 if theirs.bias is None else theirs.bias[outputs] * scale)
+        ours.weight.copy_(theirs.weight[outputs][:, inputs])
+        if theirs.bias is None:
+            nn.init.zeros_(ours.bias)
+        else:
+            ours.bias.copy_(theirs.bias[outputs])
     for ours_norm, theirs_norm in zip(narrow.norms, block.norms, strict=True):
         ours_norm.weight.copy_(theirs_norm.weight[kept])
         ours_norm.bias.copy_(theirs_norm.bias[kept])
