@@ -44,8 +44,8 @@ def inject_adapter(backbone: Backbone, config: Any, method: str) -> None:
             parameter.requires_grad_(True)
         join_all_qkv(backbone.model)
         raise GeotuneError(
-            f"{method} on {backbone.name}: does not fit ({error}); change method.options or "
-            "method.targets, or choose another method",
+            f"{method} on {backbone.name}: does not fit ({error}); change method.rank, "
+            "method.options or method.targets, or choose another method",
             code="method-option-invalid",
             key="method.options",
         ) from error
