@@ -156,6 +156,7 @@ ERROR_CODES: dict[str, str] = {
     "suite-results-missing": "no result of the suite, or no selected published result, exists",
     "suite-units": "the test split has too few independent units",
     "suite-folds": "folds of a cross-validation share test scenes",
+    "suite-results-changed": "finished runs of a suite had another recipe than the suite has now",
     "suite-code-mixed": "the runs of a suite come from different versions of the code",
     "search-failed": "no trial of a search gave a result",
     "cluster-unreachable": "the Ray cluster cannot be reached",

@@ -21,12 +21,11 @@ from geotune.bench.analysis import (
     combine_tables,
     compare,
 )
-from geotune.bench.comparison_tables import combined_notes, notes
+from geotune.bench.comparison_tables import cells, combined_notes, notes
 from geotune.bench.grid import RunSpec, expand
 from geotune.bench.hparam_search import Objective
 from geotune.bench.measured_runs import Coverage, pool_folds
-from geotune.bench.results import Row
-from geotune.bench.runner import RUNS
+from geotune.bench.results import RUNS, Row
 from geotune.bench.suite import Compare, Suite, read_suite
 from geotune.metrics.regression_metrics import zero_sums
 from geotune.metrics.state import MetricState
@@ -90,6 +89,8 @@ def tables_of(
         areas: tuple[int, ...] | None = None,
         keep_windows: bool = True,
         waiting: tuple[str, ...] = (),
+        finished: Callable[[RunSpec], bool] = lambda spec: True,
+        each: Callable[[RunSpec], dict[str, Any]] = lambda spec: {},
         **options: Any,
     ) -> list[ComparisonTable]:
         specs = expand(held_out)[0]
@@ -101,7 +102,7 @@ def tables_of(
             entry.update({} if gap is None else {"gap": gap(spec)})
             entry.update({} if cost is None else {"cost": {**COST, **cost}})
             entry.update({} if search is None else {"search": search(spec)})
-            entry.update(row or {})
+            entry.update((row or {}) | each(spec))
         later = [
             replace(spec, labels={**spec.labels, spec.axis: name})
             for name in waiting
@@ -110,7 +111,10 @@ def tables_of(
         ]
         return compare(
             [*specs, *later],
-            [*rows, *[None] * len(later)],
+            [
+                *(row if finished(spec) else None for spec, row in zip(specs, rows, strict=True)),
+                *[None] * len(later),
+            ],
             OBJECTIVES,
             Compare(**options),
             tmp_path,
@@ -142,7 +146,8 @@ def _row(
     )
     areas = tuple(np.unique(scenes, return_inverse=True)[1].tolist()) if areas is None else areas
     groups = (city,) * len(values)
-    WindowMetrics(names, scenes, groups, areas, positions, values, states).save(
+    unknown = np.full((len(values), 4), np.nan)
+    WindowMetrics(names, scenes, groups, areas, positions, values, states, unknown).save(
         run / "test_windows.npz"
     )
     mean = float(values.mean())
@@ -240,14 +245,15 @@ def test_few_scenes_allow_no_verdict(tables_of: Tables, windows: int, reason: st
 
 
 def test_neighbouring_scenes_are_one_unit(tables_of: Tables) -> None:
-    areas = tuple(range(5)) * 6
+    of_window = np.repeat(range(10), 3).tolist()
+    areas = tuple(scene % 5 for scene in of_window)
     table = tables_of(_values, areas=areas)[0]
     assert table.coverage == Coverage("10 test scenes in 5 test regions", "only 5 test regions")
     found = line_of(table, "est").difference
     assert found is not None and found.verdict == "no verdict"
     table = tables_of(_values, areas=areas, unit="scene")[0]
     assert table.coverage == Coverage("10 test scenes", "")
-    table = tables_of(_values, areas=tuple(range(6)) * 5)[0]
+    table = tables_of(_values, areas=tuple(scene % 6 for scene in of_window))[0]
     assert table.coverage == Coverage("6 test regions", "")
 
 
@@ -345,6 +351,36 @@ def test_seeds_without_all_folds_are_left_out(tables_of: Tables) -> None:
     assert str(est.difference) == "no verdict: one seed"
 
 
+def test_planned_folds_must_be_finished(tables_of: Tables) -> None:
+    """Half a cross-validation is not called pooled, and gives no verdict."""
+
+    def row(spec: RunSpec) -> bool:
+        return spec.labels["city"] == "bern"
+
+    [table] = tables_of(_values, folds=["city"], finished=row)
+    assert table.comparisons == 0 and table.folds == 1
+    for line in table.lines:
+        assert not line.runs and line.incomplete == 2 and line.difference is None
+        assert "(2 without all folds)" in cells(table, line)[1]
+    assert "pooled" not in notes(table, Compare(folds=["city"]))
+    [complete] = tables_of(_values, folds=["city"])
+    assert f"The {len(GAPS)} folds (city) are pooled." in notes(complete, Compare(folds=["city"]))
+    assert [line.trainings for line in complete.lines] == [12, 12]
+
+
+def test_means_over_folds_are_unknown_if_one_is(tables_of: Tables) -> None:
+    """And a region of several folds is computed from the windows of all."""
+
+    def joules(spec: RunSpec) -> dict[str, Any]:
+        known = spec.labels["city"] != "lima"
+        return {"cost": {**COST, "joules": 10.0 if known else None}}
+
+    [table] = tables_of(_values, folds=["city"], each=joules)
+    assert all(line.cost["joules"] is None for line in table.lines)
+    [table] = tables_of(_values, folds=["city"], cost={"joules": 10.0})
+    assert all(line.cost["joules"] == 10 for line in table.lines)
+
+
 def test_folds_that_share_test_scenes_are_refused(tables_of: Tables, tmp_path: Path) -> None:
     tables_of(_values)
     with raises("suite-folds", key="compare.folds", mentions=["bern 0", "full-bern-0"]):
@@ -363,7 +399,12 @@ def test_few_held_out_regions_allow_no_verdict(tables_of: Tables) -> None:
 
 def test_choices_that_share_test_regions_allow_no_verdict(tables_of: Tables) -> None:
     [table] = tables_of(_values, over=["city"], row={"regions": {"rome": {METRIC: 0.5}}})
-    assert table.coverage.reason == "the choices of city share test regions"
+    assert table.coverage.reason == ""  # the scenes decide
+    rome = {"regions": {"rome": {METRIC: 0.5}}}
+    [table] = tables_of(_values, over=["city"], row=rome, keep_windows=False)
+    assert table.coverage.reason == "bern and cork (city) share test scenes"
+    [table] = tables_of(_values, over=["city"], row={"regions": {}}, keep_windows=False)
+    assert table.coverage.reason == "the test scenes of the choices of city are unknown"
 
 
 def test_mean_gap_precedes_gaps_by_region(tables_of: Tables) -> None:
@@ -388,19 +429,22 @@ def test_intervals_over_windows_of_older_runs_are_not_shown(tables_of: Tables) -
     assert oslo.mean == pytest.approx(-0.1) and math.isnan(oslo.low)
 
 
+PLANNED = {(("recipe", city),): ["full", "est"] for city in GAPS}
+
+
 def test_tables_are_combined_over_recipes(tables_of: Tables) -> None:
     tables = [
         replace(table, context={"recipe": city})
         for city, table in zip(GAPS, tables_of(_values), strict=True)
     ]
-    [combined] = combine_tables(tables, Compare())
+    [combined] = combine_tables(tables, PLANNED, Compare())
     assert combined.recipes == list(GAPS) and combined.reference == "full"
     differences = [line_of(table, "est").difference for table in tables]
     relative = [each.relative for each in differences if each is not None]
     assert combined.by_recipe == {"est": relative}
     assert combined.differences["est"].mean == pytest.approx(np.mean(relative))
     assert combined.differences["est"].verdict in ("better", "equivalent", "not inferior")
-    assert combine_tables(tables[:1], Compare()) == []
+    assert combine_tables(tables[:1], PLANNED, Compare()) == []
 
 
 def test_only_the_named_recipes_are_combined(tables_of: Tables) -> None:
@@ -409,8 +453,8 @@ def test_only_the_named_recipes_are_combined(tables_of: Tables) -> None:
         replace(table, context={"recipe": city})
         for city, table in zip(GAPS, tables_of(_values), strict=True)
     ]
-    [combined] = combine_tables(tables, Compare(combine=cities[1:]))
-    assert combined == combine_tables(tables[1:], Compare())[0]
+    [combined] = combine_tables(tables, PLANNED, Compare(combine=cities[1:]))
+    assert combined == combine_tables(tables[1:], PLANNED, Compare())[0]
     assert combined.recipes == cities[1:]
 
 
@@ -428,8 +472,8 @@ def test_a_method_is_combined_over_the_data_sets_on_which_it_was_compared(
     others = [line for line in incomplete.lines if line.method == "full"]
     lora = replace(line_of(incomplete, "est"), method="lora")
     incomplete = replace(incomplete, lines=[*others, *([est, lora] if failed else [])])
-    [before] = combine_tables(complete, Compare())
-    [after] = combine_tables([*complete, incomplete], Compare())
+    [before] = combine_tables(complete, PLANNED, Compare())
+    [after] = combine_tables([*complete, incomplete], PLANNED, Compare())
     difference = after.differences["est"]
     assert difference.mean == before.differences["est"].mean
     if failed:
@@ -438,6 +482,57 @@ def test_a_method_is_combined_over_the_data_sets_on_which_it_was_compared(
         assert "not compared there" in combined_notes(after, Compare())
     else:
         assert after == before and "not compared" not in combined_notes(after, Compare())
+
+
+def test_methods_without_a_result_share_the_error_rate_of_combined_tables(
+    tables_of: Tables,
+) -> None:
+    tables = [
+        replace(table, context={"recipe": city})
+        for city, table in zip(GAPS, tables_of(_values), strict=True)
+    ]
+
+    def width(planned: dict[Any, list[str]], **options: Any) -> float:
+        [combined] = combine_tables(tables, planned, Compare(**options))
+        assert list(combined.differences) == ["est"]
+        return combined.differences["est"].high - combined.differences["est"].low
+
+    cities = [*PLANNED]
+    later = {(("recipe", "later"),): ["full", "lora"]}
+    on_one = PLANNED | {cities[0]: ["full", "est", "lora"]}
+    assert width(on_one) == width(PLANNED)  # cannot be combined
+    assert width(on_one | later) > width(PLANNED)
+    named = {"combine": [city for ((_, city),) in cities]}
+    assert width(on_one | later, **named) == width(PLANNED)
+    no_reference = {(("recipe", "later"),): ["lora", "lst"]}
+    assert width(on_one | no_reference) == width(PLANNED)
+
+
+def test_methods_on_different_scenes_are_not_compared(tables_of: Tables) -> None:
+    """Neither in a table nor over data sets: the difference would be that of the scenes."""
+
+    def values(spec: RunSpec) -> np.ndarray:
+        return _values(spec)[: 27 if spec.method == "est" else 30]
+
+    tables = tables_of(values)
+    for table in tables:
+        assert table.coverage.reason == "the test scenes of the runs differ"
+        assert line_of(table, "est").difference is None and table.comparisons == 0
+        assert not any(line.pareto_memory or line.pareto_time for line in table.lines)
+    tables = [
+        replace(table, context={"recipe": city}) for city, table in zip(GAPS, tables, strict=True)
+    ]
+    assert combine_tables(tables, PLANNED, Compare()) == []
+
+
+def test_the_reference_stays_the_same_until_it_is_finished(tables_of: Tables) -> None:
+    def values(spec: RunSpec) -> np.ndarray | None:
+        return _values(spec) if spec.method == "est" else None
+
+    table = tables_of(values, waiting=("lst",), to="lst")[0]
+    assert table.reference == "lst" and line_of(table, "est").difference is None
+    assert table.coverage.reason == "lst, the reference, has no complete run"
+    assert "No verdict: lst, the reference" in notes(table, Compare())
 
 
 def test_gaps_are_averaged_over_seeds_by_held_out_regions(tables_of: Tables) -> None:

@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 
-from geotune.bench.grid import expand
+from geotune.bench.grid import expand, folder_name
 from geotune.bench.local_executor import JobResult, LocalExecutor
-from geotune.bench.results import ROWS, check_same_code, row_of, write_rows
+from geotune.bench.results import ROWS, RUNS, TRIALS, check_same_code, row_of, write_rows
 from geotune.bench.suite import read_suite
+from geotune.config import Recipe
+from geotune.training.run_dir import RunDir
 
 Write = Callable[..., Path]
 Command = Callable[..., tuple[int, str, str]]
@@ -129,26 +131,90 @@ def test_failed_run_gives_exit_code_1(suite: Write, geotune: Command, tmp_path: 
     assert "the disk is full" in (tmp_path / "bench" / "bench.html").read_text()
 
 
+def finished(run: Path, recipe: Recipe, code: str | None) -> None:
+    """The files of a finished run that say which recipe and code it had."""
+    RunDir(run).create(recipe)
+    RunDir(run).write_json("run", {"code": code})
+
+
 def test_runs_of_different_code_are_refused(
     suite: Write, geotune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before the runs that are missing, and when existing rows are compared."""
     path = suite(baselines=None, seeds=[0, 1])
+    folder, specs = tmp_path / "bench", expand(read_suite(path))[0]
     rows = [
         row_of(spec, tmp_path, JobResult("no"), None) | {"error": None, "code": code}
-        for spec, code in zip(expand(read_suite(path))[0], ("aaa", None), strict=True)
+        for spec, code in zip(specs, ("aaa", None), strict=True)
     ]
     mentions = ["aaa: tiny/est-0", "compare.mixed_code"]
-    write_rows(tmp_path / "bench" / ROWS, rows)
+    write_rows(folder / ROWS, rows)
     code, _, err = geotune("bench", path, "--table-only")
     text = " ".join(err.split())
     assert code == 1 and all(each in text for each in [*mentions, "unknown code: tiny/est-1"])
-    write_rows(tmp_path / "bench" / ROWS, rows[:1])
     monkeypatch.setattr("geotune.bench.run_suite.training_code", lambda: "bbb")
+    finished(folder / RUNS / "tiny/est-0", specs[0].recipe, "aaa")
+    for found in (rows[:1], []):  # the folder decides, with or without its row
+        write_rows(folder / ROWS, found)
+        code, _, err = geotune("bench", path)
+        text = " ".join(err.split())
+        assert code == 1 and all(each in text for each in [*mentions, "bbb: installed now"])
+    check_same_code({"tiny/est-0": "aaa"}, tmp_path, "aaa")
+
+
+def test_trials_of_different_code_are_refused(
+    suite: Write, geotune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where only a trial is missing, as after a new value of the search."""
+    path = suite(baselines=None, search={"key": "train.lr", "values": [1e-3, 1e-2]})
+    folder, [spec] = tmp_path / "bench", expand(read_suite(path))[0]
+    monkeypatch.setattr("geotune.bench.run_suite.training_code", lambda: "bbb")
+    finished(folder / RUNS / spec.name, spec.recipe, "bbb")
+    trials = folder / TRIALS / folder_name(spec.group)
+    finished(trials / "0", spec.recipe, "aaa")
     code, _, err = geotune("bench", path)
     text = " ".join(err.split())
-    assert code == 1 and all(each in text for each in [*mentions, "bbb: installed now"])
-    check_same_code(rows[:1], tmp_path, "aaa")
+    assert code == 1 and "aaa: search/" in text and "bbb" in text
+
+
+def test_results_of_another_recipe_are_refused(
+    suite: Write, geotune: Command, tmp_path: Path
+) -> None:
+    """Known from the run's folder, or from its row alone."""
+    grid = {"method.kind": ["est", "full"]}
+    before = suite({"train.epochs": 3}, grid=grid, baselines=None)
+    est, _ = expand(read_suite(before))[0]
+    folder = tmp_path / "bench"
+    row = row_of(est, tmp_path, JobResult("no"), None) | {"error": None, "code": "aaa"}
+    write_rows(folder / ROWS, [row])
+    path = suite({"train.epochs": 1}, grid=grid, baselines=None, set={"train.epochs": 5})
+    row |= {"train.epochs": 3}
+    write_rows(folder / ROWS, [row])
+    for with_folder in (False, True):
+        if with_folder:
+            finished(folder / RUNS / est.name, est.recipe, "aaa")
+        for options in (["--table-only"], ["--only", "tiny/full-*"]):
+            code, _, err = geotune("bench", path, *options)
+            text = " ".join(err.split())
+            assert code == 1 and "tiny/est-0 was trained with another recipe" in text
+            assert "train.epochs" in text and "3" in text and "5" in text
+
+
+def test_a_damaged_line_of_the_results_is_named(
+    suite: Write, geotune: Command, tmp_path: Path
+) -> None:
+    path, rows = suite(baselines=None), tmp_path / "bench" / ROWS
+    [spec] = expand(read_suite(path))[0]
+    write_rows(rows, [row_of(spec, tmp_path, JobResult("the disk is full"), None)])
+    line = rows.read_text()
+    rows.write_text(f"\n{line}\n")  # blank lines are none
+    assert "the disk is full" in geotune("bench", path, "--table-only")[2]
+    for damaged in (line[:50], "null", '{"run": "tiny/est-0"}'):
+        rows.write_text(f"{line}{damaged}\n")
+        for options in ((), ("--table-only",)):
+            code, _, err = geotune("bench", path, *options)
+            assert code == 1 and "line 2 is not the result of a run" in " ".join(err.split())
+        assert rows.read_text() == f"{line}{damaged}\n"
 
 
 def test_table_only_without_results_is_refused(suite: Write, geotune: Command) -> None:

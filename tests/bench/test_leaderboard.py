@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from geotune.bench.grid import expand
-from geotune.bench.leaderboard import write_submission
+from geotune.bench.leaderboard import check_tasks, write_submission
 from geotune.bench.suite import read_suite
 from geotune.config import load_recipe
 from geotune.datasets.registry import get_dataset_info
@@ -62,9 +62,12 @@ def written(suite: Write, tmp_path: Path) -> tuple[list[dict[str, str]], dict[st
     rows: list[Any] = [row(1e-3, 0.01 * i) for i in range(len(specs))]
     rows[-1] = {"error": "failed"}
     notes = write_submission(read, specs, rows, tmp_path / "out")
-    with (tmp_path / "out/results_and_parameters.csv").open(newline="") as file:
-        lines = list(csv.DictReader(file))
-    return lines, json.loads((tmp_path / "out/additional_info.json").read_text()), notes
+    lines = []
+    for kind in ("full_ft", "frozen"):
+        with (tmp_path / "out" / kind / "results_and_parameters.csv").open(newline="") as file:
+            lines += [line for line in csv.DictReader(file)]
+            assert {line["frozen_or_full_ft"] for line in lines[-5:]} == {kind}
+    return lines, json.loads((tmp_path / "out/frozen/additional_info.json").read_text()), notes
 
 
 def test_rows_have_the_columns_and_types_that_the_leaderboard_requires(
@@ -76,7 +79,7 @@ def test_rows_have_the_columns_and_types_that_the_leaderboard_requires(
         assert all(line[column] for column in (*TEXT, "partition_name"))
         assert all(line[column].isdigit() for column in WHOLE)
         assert all(float(line[column]) >= 0 for column in NUMBERS)
-    assert notes == ["leaderboard: test_vit on burn_scars has 9 runs, expected 5 seeds"]
+    assert notes == ["leaderboard: test_vit (frozen) on burn_scars has 4 runs, expected 5 seeds"]
     first, est, last = lines[0], lines[5], lines[-1]
     assert (first["backbone"], first["frozen_or_full_ft"]) == ("test_vit", "full_ft")
     assert (est["backbone"], est["frozen_or_full_ft"]) == ("test_vit+est", "frozen")
@@ -93,11 +96,22 @@ def test_info_has_the_keys_that_the_leaderboard_requires(
     _, info, _ = written
     assert {key: type(value) for key, value in info.items()} == KEYS
     assert info["License"] == "MIT" and info["Number of HPO trials"] == "16"
-    assert info["New model info"][1] == {
+    assert info["New model info"][0] == {
         "model_display_name": "test_vit+est",
         "model_size": "1.53M",
         "unique_backbone_key": "test_vit+est",
     }
+
+
+def test_tasks_that_the_leaderboard_lacks_are_refused(suite: Write) -> None:
+    path = suite(
+        {"task": {"kind": "density", "objects": "tree"}},
+        leaderboard={"datasets": {"tiny": "burn_scars"}},
+        baselines=None,
+    )
+    read = read_suite(path)
+    with raises("suite-invalid", key="leaderboard.datasets", mentions=["tiny", "density"]):
+        check_tasks(read, expand(read)[0])
 
 
 def test_unknown_recipe_is_refused(suite: Write) -> None:

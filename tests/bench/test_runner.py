@@ -97,7 +97,7 @@ def test_finished_runs_are_skipped_and_lost_rows_restored(
 ) -> None:
     first = execution(tmp_path / "bench", InProcessExecutor()).run(two)
     again = InProcessExecutor()
-    assert execution(tmp_path / "bench", again, workers=2).run(two) == first
+    assert execution(tmp_path / "bench", again, workers=2, earlier=first).run(two) == first
     (tmp_path / "bench" / ROWS).unlink()
     rows = execution(tmp_path / "bench", again).run(two)
     assert not again.done
@@ -118,8 +118,19 @@ def test_rows_of_other_runs_are_kept(two: list[RunSpec], tmp_path: Path) -> None
     """As of an earlier command for some of the runs."""
     folder = tmp_path / "bench"
     [first] = execution(folder, InProcessExecutor()).run(two[:1])
-    [second] = execution(folder, InProcessExecutor(), others=[first]).run(two[1:])
+    [second] = execution(folder, InProcessExecutor(), earlier=[first]).run(two[1:])
     assert [row["run"] for row in read_rows(folder / ROWS)] == [first["run"], second["run"]]
+
+
+def test_rows_stay_until_new_ones_replace_them(two: list[RunSpec], tmp_path: Path) -> None:
+    """So that an interrupted second start loses nothing, such as the energy of the first."""
+    folder, executor = tmp_path / "bench", InProcessExecutor()
+    rows = execution(folder, executor).run(two)
+    seen: list[list[str]] = []
+    names = lambda *_: seen.append([row["run"] for row in read_rows(folder / ROWS)])  # noqa: E731
+    execution(folder, executor, earlier=rows, on_result=names).run(two)
+    assert [sorted(each) for each in seen] == [sorted(row["run"] for row in rows)] * 2
+    assert read_rows(folder / ROWS) == rows
 
 
 def test_interrupt_stops_the_executor_and_keeps_rows(two: list[RunSpec], tmp_path: Path) -> None:
@@ -157,7 +168,8 @@ def test_search_is_reproducible_and_uses_no_test_data(two: list[RunSpec], tmp_pa
     run = tmp_path / "bench" / "runs" / rows[0]["run"]
     assert load_recipe(run / "recipe.yaml")[0].train.lr == result["value"]
     again = InProcessExecutor()
-    assert execution(tmp_path / "bench", again, searches={"tiny": SEARCH}).run(two) == rows
+    repeated = execution(tmp_path / "bench", again, searches={"tiny": SEARCH}, earlier=rows)
+    assert repeated.run(two) == rows
     assert not again.done
 
 

@@ -141,6 +141,7 @@ def test_window_file_round_trip(case: tuple[Task, Batch], tmp_path: Path) -> Non
         np.array([(0, i) for i in range(WINDOWS)]),
         np.array([0.5, math.nan, 1, 1, 1]),
         tuple(states),
+        np.arange(4.0 * WINDOWS).reshape(-1, 4),
     )
     kept.save(tmp_path / "windows.npz")
     read = WindowMetrics.load(tmp_path / "windows.npz")
@@ -148,6 +149,7 @@ def test_window_file_round_trip(case: tuple[Task, Batch], tmp_path: Path) -> Non
     assert read.areas == kept.areas
     np.testing.assert_array_equal(read.positions, kept.positions)
     np.testing.assert_array_equal(read.scores, kept.scores)
+    np.testing.assert_array_equal(read.circles, kept.circles)
     for one, other in zip(read.states, states, strict=True):
         for mine, theirs in ((one.sums, other.sums), (one.lists, other.lists)):
             assert mine.keys() == theirs.keys()
@@ -163,10 +165,34 @@ def test_file_without_areas_has_those_of_the_groups(
     names, groups = tuple("abcde"), tuple("yyxxy")
     positions, path = np.zeros((WINDOWS, 2), np.int64), tmp_path / "windows.npz"
     states = tuple(window_states(task, batch))
-    WindowMetrics(names, names, groups, (), positions, np.zeros(WINDOWS), states).save(path)
+    unknown = np.full((WINDOWS, 4), np.nan)
+    kept = WindowMetrics(names, names, groups, (), positions, np.zeros(WINDOWS), states, unknown)
+    kept.save(path)
+    later = ("areas", "circles")
     with np.load(path) as file:
-        np.savez(path, **{name: array for name, array in file.items() if name != "areas"})
-    assert WindowMetrics.load(path).areas == (1, 1, 0, 0, 1)
+        np.savez(path, **{name: array for name, array in file.items() if name not in later})
+    read = WindowMetrics.load(path)
+    assert read.areas == (1, 1, 0, 0, 1)
+    np.testing.assert_array_equal(read.circles, unknown)
+
+
+def test_areas_of_folds_that_adjoin_are_one(case: tuple[Task, Batch]) -> None:
+    """Two squares side by side in different folds are no independent units."""
+    states = tuple(window_states(*case))[:2]
+
+    def fold(names: tuple[str, str], x: float, groups: tuple[str, str]) -> WindowMetrics:
+        around = np.array([[x, 0.0, 0.0, 70.0], [x + 1000, 0.0, 0.0, 70.0]])
+        return WindowMetrics(
+            names, names, groups, (0, 1), np.zeros((2, 2), np.int64), np.zeros(2), states, around
+        )
+
+    first, second = fold(("a", "b"), 0, ("a", "b")), fold(("c", "d"), 1100, ("c", "d"))
+    a, b, c, d = WindowMetrics.concatenate([first, second]).areas
+    assert b == c and len({a, b, d}) == 3
+    far = fold(("c", "d"), 5000, ("c", "a"))
+    a, b, c, d = WindowMetrics.concatenate([first, far]).areas
+    assert a == d and len({a, b, c}) == 3
+    assert len({*WindowMetrics.concatenate([first]).areas}) == 2
 
 
 def test_invalid_window_file_is_an_error(tmp_path: Path) -> None:

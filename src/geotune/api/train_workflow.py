@@ -41,7 +41,7 @@ from geotune.training.optimizer import layer_decay_note
 from geotune.training.run_dir import RunDir
 from geotune.training.trackers import Trackers
 from geotune.training.trainer import TrainerResult, fit, resolve_monitor
-from geotune.utils.code_hash import source_commit, training_code
+from geotune.utils.code_hash import source_commit
 from geotune.utils.headline import headline
 from geotune.utils.progress import OnProgress, ignore_progress
 
@@ -248,7 +248,7 @@ def _finish(
     summary: dict[str, Any] = {
         "geotune": geotune.__version__,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "code": training_code(),
+        "code": "+".join(fitted.code),
         "commit": source_commit(),
         "versions": versions(),
         "device": device_name(fitted.device),

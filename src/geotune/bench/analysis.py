@@ -45,13 +45,17 @@ COSTS = (
 )
 
 
+Context = tuple[tuple[str, Any], ...]
+"""The labels that the runs of a table have in common, by axis."""
+
+
 @dataclass(frozen=True)
 class MethodSummary:
     """The results of a method within a context.
 
     Attributes:
         method: its label.
-        runs: names of its finished runs.
+        runs: names of its finished runs, of folds the first.
         errors: messages of its failed runs.
         metrics: every metric of the test split.
         val: the main metric on the validation split, mean over the runs.
@@ -64,6 +68,8 @@ class MethodSummary:
         cost: medians over the runs by `COSTS`; None if unknown.
         searches: the results of its searches: one, or one for each fold.
         pareto_memory, pareto_time: whether it is Pareto-optimal in the metric and this cost.
+        trainings: how many trainings the runs were; more than them with folds.
+        incomplete: seeds of which some folds are not finished; they are left out.
     """
 
     method: str
@@ -78,6 +84,8 @@ class MethodSummary:
     searches: list[Mapping[str, Any]]
     pareto_memory: bool = False
     pareto_time: bool = False
+    trainings: int = 0
+    incomplete: int = 0
 
 
 @dataclass(frozen=True)
@@ -89,6 +97,7 @@ class ComparisonTable:
         comparisons: how many methods were compared with the reference.
         planned: all methods that the suite compares with it, finished or not. They share the error
             rate, so that no interval changes when other methods finish.
+        folds: how many folds each run pools.
     """
 
     context: Labels
@@ -98,6 +107,7 @@ class ComparisonTable:
     comparisons: int
     lines: list[MethodSummary] = field(default_factory=list)
     planned: list[str] = field(default_factory=list)
+    folds: int = 1
 
     @property
     def title(self) -> str:
@@ -129,10 +139,15 @@ class CombinedTable:
     by_recipe: dict[str, list[float]]
 
 
-def combine_tables(tables: Sequence[ComparisonTable], options: Compare) -> list[CombinedTable]:
+def combine_tables(
+    tables: Sequence[ComparisonTable],
+    planned: Mapping[Context, Sequence[str]],
+    options: Compare,
+) -> list[CombinedTable]:
     """Combine tables that differ in the recipe only, for methods compared in several of them.
 
-    A suite may be unfinished, and a method need not fit every backbone, so that a method may be
+    Methods that are planned on several data sets share the error rate, see `planned_methods`. A
+    suite may be unfinished, and a method need not fit every backbone, so that a method may be
     missing on a data set. One that failed there gets no verdict: leaving out the data sets on
     which a method fails would favour it.
     """
@@ -154,9 +169,8 @@ def combine_tables(tables: Sequence[ComparisonTable], options: Compare) -> list[
             if sum(line is not None and line.difference is not None for line in each) > 1
         }
         if found:
-            planned = Counter(name for table in group for name in table.planned)
-            several = [name for name, count in planned.items() if count > 1]
-            level_of = levels(options.level, [*dict.fromkeys([*found, *several])], options.primary)
+            several = _on_several(planned, options, dict(context), reference)
+            level_of = levels(options.level, several, options.primary)
             recipes = [table.recipe for table in group]
             combined.append(
                 CombinedTable(
@@ -177,6 +191,29 @@ def combine_tables(tables: Sequence[ComparisonTable], options: Compare) -> list[
                 )
             )
     return combined
+
+
+def planned_methods(specs: Sequence[RunSpec], options: Compare) -> dict[Context, list[str]]:
+    """The methods of each table, finished or not, by its context."""
+    methods: dict[Context, dict[str, None]] = {}
+    for spec in specs:
+        methods.setdefault(_context(spec, options), {})[spec.method] = None
+    return {context: [*names] for context, names in methods.items()}
+
+
+def _on_several(
+    planned: Mapping[Context, Sequence[str]], options: Compare, context: Labels, reference: str
+) -> list[str]:
+    """The methods that are compared with a reference on several data sets."""
+    count: Counter[str] = Counter()
+    for labels, methods in planned.items():
+        others = dict(labels)
+        recipe = others.pop("recipe")
+        if others != context or (options.combine and recipe not in options.combine):
+            continue
+        if _reference(methods, options) == reference:
+            count.update(name for name in methods if name != reference)
+    return [name for name, data_sets in count.items() if data_sets > 1]
 
 
 def _line_of(table: ComparisonTable, method: str) -> MethodSummary | None:
@@ -204,48 +241,51 @@ def compare(
     folder: Path,
 ) -> list[ComparisonTable]:
     """One table per context, in the order of the runs; a run without a row is not finished."""
-    contexts: dict[tuple[Any, ...], list[tuple[RunSpec, Row]]] = {}
-    planned: dict[tuple[Any, ...], dict[str, None]] = {}
+    contexts: dict[Context, list[tuple[RunSpec, Row | None]]] = {}
     for spec, row in zip(specs, rows, strict=True):
-        within = (*options.over, *options.folds)
-        context = {axis: label for axis, label in spec.context.items() if axis not in within}
-        planned.setdefault(tuple(context.items()), {})[spec.method] = None
-        if row is not None:
-            contexts.setdefault(tuple(context.items()), []).append((spec, row))
+        contexts.setdefault(_context(spec, options), []).append((spec, row))
     return [
-        _table(
-            dict(context),
-            each,
-            [*planned[context]],
-            objectives[dict(context)["recipe"]],
-            options,
-            folder,
-        )
+        _table(dict(context), each, objectives[dict(context)["recipe"]], options, folder)
         for context, each in contexts.items()
+        if any(row is not None for _, row in each)
     ]
+
+
+def _context(spec: RunSpec, options: Compare) -> Context:
+    """The labels that the runs of a table have in common."""
+    within = (*options.over, *options.folds)
+    return tuple((axis, label) for axis, label in spec.context.items() if axis not in within)
+
+
+def _reference(methods: Sequence[str], options: Compare) -> str:
+    """The method to compare with, whether or not it is finished."""
+    return next(name for name in (options.to, "full", *methods) if name and name in methods)
 
 
 def _table(
     context: Labels,
-    pairs: Sequence[tuple[RunSpec, Row]],
-    methods: Sequence[str],
+    pairs: Sequence[tuple[RunSpec, Row | None]],
     objective: Objective,
     options: Compare,
     folder: Path,
 ) -> ComparisonTable:
-    by_method: dict[str, list[tuple[RunSpec, Row]]] = {}
+    by_method: dict[str, list[tuple[RunSpec, Row | None]]] = {}
     for spec, row in pairs:
         by_method.setdefault(spec.method, []).append((spec, row))
-    to = (
-        options.to
-        if options.to in by_method
-        else "full"
-        if "full" in by_method
-        else next(iter(by_method))
-    )
-    runs, coverage = measure(by_method, to, options, folder)
-    compared = [name for name in runs if name != to and _common(runs[name], runs[to])]
-    planned = [name for name in methods if name != to]
+    to = _reference([*by_method], options)
+    planned = [name for name in by_method if name != to]
+    started = {
+        name: each for name, each in by_method.items() if any(row is not None for _, row in each)
+    }
+    runs, coverage = measure(started, to, options, folder)
+    if to not in runs or not runs[to].rows:
+        reason = coverage.reason or f"{to}, the reference, has no complete run"
+        coverage = replace(coverage, reason=reason)
+    compared = [
+        name
+        for name in planned
+        if coverage.comparable and name in runs and to in runs and _common(runs[name], runs[to])
+    ]
     level_of = levels(options.level, planned, options.primary)
     lines = [
         _line(
@@ -260,7 +300,7 @@ def _table(
         for name, each in runs.items()
     ]
     sign = -1 if objective.lower else 1
-    scores = [sign * _mean(line, objective) for line in lines]
+    scores = [sign * _mean(line, objective) if coverage.comparable else math.nan for line in lines]
     fronts = [
         pareto([nan_if_none(line.cost[cost]) for line in lines], scores)
         for cost in ("memory_bytes", "seconds_per_step")
@@ -269,8 +309,9 @@ def _table(
         replace(line, pareto_memory=pareto_memory, pareto_time=pareto_time)
         for line, pareto_memory, pareto_time in zip(lines, *fronts, strict=True)
     ]
+    folds = max((len(run) for each in runs.values() for run in each.folders), default=1)
     return ComparisonTable(
-        context, objective, to, coverage, len(compared), lines_with_fronts, planned
+        context, objective, to, coverage, len(compared), lines_with_fronts, planned, folds
     )
 
 
@@ -300,6 +341,8 @@ def _line(
         difference,
         {cost: _median([_cost(row["cost"], cost) for row in runs.rows]) for cost in COSTS},
         runs.searches,
+        trainings=sum(map(len, runs.folders)),
+        incomplete=runs.incomplete,
     )
 
 

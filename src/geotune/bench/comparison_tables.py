@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from geotune.bench.analysis import COSTS, CombinedTable, ComparisonTable, MethodSummary
 from geotune.bench.statistics import Estimate
@@ -25,10 +25,35 @@ COLUMNS = (
 )  # fmt: skip
 
 CHOSEN_ON = (
-    "Each method got the same trials. Values were selected by the validation metric, of the same "
-    "training as the runs that use them (with folds, of each fold); no test data was used."
+    "Searched values were selected by the validation metric, of the same training data as the runs "
+    "that use them (with folds, of each fold); the search read no test data."
 )
 """The explanation of searched values."""
+
+
+def trials_note(tables: Sequence[ComparisonTable]) -> str:
+    """Whether the methods got the same trials."""
+    unlike = [
+        table.title
+        for table in tables
+        if len({tuple(value for value, _ in s["trials"]) for s in _searches(table)}) > 1
+    ]
+    failed = [
+        table.title
+        for table in tables
+        if any(score is None for search in _searches(table) for _, score in search["trials"])
+    ]
+    same = "" if unlike else "Each method got the same trials."
+    parts = [
+        same,
+        f"The trials differ in {fmt.listing(unlike)}." if unlike else "",
+        f"Trials failed in {fmt.listing(failed)}." if failed else "",
+    ]
+    return " ".join(filter(None, parts))
+
+
+def _searches(table: ComparisonTable) -> list[Mapping[str, Any]]:
+    return [search for line in table.lines for search in line.searches]
 
 
 def header(table: ComparisonTable) -> list[str]:
@@ -42,7 +67,9 @@ def cells(table: ComparisonTable, line: MethodSummary) -> list[str]:
     difference = line.difference
     return [
         line.method,
-        str(len(line.runs)) + (f" ({len(line.errors)} failed)" if line.errors else ""),
+        str(len(line.runs))
+        + (f" ({len(line.errors)} failed)" if line.errors else "")
+        + (f" ({line.incomplete} without all folds)" if line.incomplete else ""),
         fmt.DASH if estimate is None else mean_std(estimate.mean, estimate.spread),
         fmt.DASH if estimate is None else interval(estimate.low, estimate.high),
         fmt.DASH if difference is None else signed(difference.mean),
@@ -110,7 +137,11 @@ def covers(table: ComparisonTable, options: Compare) -> str:
             if seeds
             else "One seed: there are no intervals."
         )
-    pooled = f"The folds ({fmt.listing(options.folds)}) are pooled. " if options.folds else ""
+    pooled = (
+        f"The {table.folds} folds ({fmt.listing(options.folds)}) are pooled. "
+        if table.folds > 1
+        else ""
+    )
     runs = "seeds and " if seeds else ""
     only = "" if seeds else ", for these trained models only"
     return f"{pooled}Intervals ({level}) are over {runs}{table.coverage.text}{only}."
@@ -127,12 +158,12 @@ def as_markdown(
 ) -> str:
     """All tables as Markdown, each followed by its other metrics and regional gaps."""
     blocks = [
-        f"## {combined_title(table)}\n\n{_markdown(combined_cells(table))}\n\n"
+        f"## {combined_title(table)}\n\n{markdown_table(combined_cells(table))}\n\n"
         f"{combined_notes(table, options)}\n"
         for table in combined
     ]
     for table in tables:
-        rows = _markdown([header(table), *(cells(table, line) for line in table.lines)])
+        rows = markdown_table([header(table), *(cells(table, line) for line in table.lines)])
         blocks.append(f"## {table.title}\n\n{rows}\n\n{notes(table, options)}\n")
         if names := other_metrics(table):
             done = [(line.method, line.metrics) for line in table.lines if line.metrics]
@@ -141,7 +172,7 @@ def as_markdown(
                 for method, each in done
             ]
             head = ["method", *map(metric_name, names)]
-            blocks.append(f"{_markdown([head, *metrics])}\n")
+            blocks.append(f"{markdown_table([head, *metrics])}\n")
         if any(line.gaps for line in table.lines):
             blocks.append(f"{_gaps(table)}\n")
     blocks.extend(_choices(tables, options))
@@ -173,8 +204,8 @@ def _choices(tables: Sequence[ComparisonTable], options: Compare) -> list[str]:
     blocks = ["\n".join(before) + "\n"] if before else []
     searched = [(table.title, rows) for table in tables if (rows := choices(table))]
     if searched:
-        blocks.append(f"{CHOSEN_ON}\n")
-    blocks.extend(f"### {title}\n\n{_markdown(rows)}\n" for title, rows in searched)
+        blocks.append(f"{CHOSEN_ON} {trials_note(tables)}\n")
+    blocks.extend(f"### {title}\n\n{markdown_table(rows)}\n" for title, rows in searched)
     return ["## What was chosen, and on which data\n", *blocks] if blocks else []
 
 
@@ -230,7 +261,7 @@ def _gaps(table: ComparisonTable) -> str:
     ]
     header = ["region without training scenes", *(line.method for line in done)]
     title = f"{table.objective.name}: regions without training scenes minus regions with them"
-    return f"{title}:\n\n{_markdown([header, *rows])}"
+    return f"{title}:\n\n{markdown_table([header, *rows])}"
 
 
 def gap_text(gap: Estimate) -> str:
@@ -239,7 +270,8 @@ def gap_text(gap: Estimate) -> str:
     return signed(gap.mean) + (f" ({interval(gap.low, gap.high, signs=True)})" if known else "")
 
 
-def _markdown(lines: Sequence[Sequence[str]]) -> str:
+def markdown_table(lines: Sequence[Sequence[str]]) -> str:
+    """A header and rows as a Markdown table."""
     first, *rest = (" | ".join(cell.replace("|", "\\|") for cell in line) for line in lines)
     rule = " | ".join("---" for _ in lines[0])
     return "\n".join(f"| {line} |" for line in (first, rule, *rest))

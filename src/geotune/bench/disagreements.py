@@ -13,7 +13,7 @@ from torch import Tensor
 
 from geotune.adapter_config import TENSORS, load_adapter_config
 from geotune.bench.analysis import ComparisonTable
-from geotune.bench.runner import RUNS
+from geotune.bench.results import RUNS
 from geotune.config import load_recipe
 from geotune.config.schema import files_of_recipe
 from geotune.data.window_datasets import GridWindowDataset

@@ -33,6 +33,7 @@ from geotune.bench.comparison_tables import (
     number,
     other_metrics,
     signed,
+    trials_note,
 )
 from geotune.bench.disagreements import Disagreements
 from geotune.bench.external_results import ExternalResult
@@ -92,7 +93,7 @@ def render(page: PageContext) -> str:
         .render(
             name=page.name,
             methods=len(methods),
-            runs=len({run for table in tables for line in table.lines for run in line.runs}),
+            runs=sum(line.trainings for table in tables for line in table.lines),
             created=datetime.now().astimezone().isoformat(sep=" ", timespec="minutes"),
             version=geotune.__version__,
             device=page.device,
@@ -131,7 +132,7 @@ def render(page: PageContext) -> str:
             ],
             published=[block for table in tables for block in _published(table, page.published)],
             chosen=options.chosen,
-            chosen_on=CHOSEN_ON,
+            chosen_on=f"{CHOSEN_ON} {trials_note(tables)}",
             searches=[(t.title, rows) for t in tables if (rows := choices(t))],
             words=dict.fromkeys(
                 [*GLOSSARY, *(each for task in page.pages.values() for each in task.glossary)]

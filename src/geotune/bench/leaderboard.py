@@ -10,13 +10,14 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from geotune.bench.grid import RunSpec
 from geotune.bench.results import Row
 from geotune.bench.suite import LeaderboardOptions, Suite
+from geotune.errors import RecipeError
 from geotune.utils.atomic import write_atomically
 
 SEEDS = 5
@@ -41,13 +42,14 @@ def write_submission(
 ) -> list[str]:
     """Write `results_and_parameters.csv` and `additional_info.json` of the finished runs.
 
-    A method other than `full` and `frozen` makes a model of its own, `<backbone>+<method>`. Returns
-    notes on what the leaderboard would reject.
+    The leaderboard takes a folder for fully fine-tuned or for frozen, so each has its own below
+    `folder`: `full_ft` and `frozen`. A method other than `full` and `frozen` makes a model of its
+    own, `<backbone>+<method>`. Returns notes on what the leaderboard would reject.
     """
     options = suite.leaderboard
     assert options is not None
     lines: list[dict[str, Any]] = []
-    sizes: dict[str, int] = {}
+    sizes: dict[str, dict[str, int]] = {}
     for spec, row in zip(specs, rows, strict=True):
         dataset = options.datasets.get(str(spec.labels["recipe"]))
         if row is None or row["error"] is not None or dataset is None:
@@ -55,15 +57,31 @@ def write_submission(
         line = _line(suite, spec, row, dataset)
         lines.append(line)
         parameters = row["cost"]["trained_parameters"]
-        sizes[line["backbone"]] = max(parameters, sizes.get(line["backbone"], 0))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    write_atomically(folder / "results_and_parameters.csv", text.getvalue().encode())
-    info = json.dumps(_info(suite, options, sizes), indent=2, ensure_ascii=False)
-    write_atomically(folder / "additional_info.json", f"{info}\n".encode())
+        of_kind = sizes.setdefault(line["frozen_or_full_ft"], {})
+        of_kind[line["backbone"]] = max(parameters, of_kind.get(line["backbone"], 0))
+    for kind, models in sizes.items():
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(line for line in lines if line["frozen_or_full_ft"] == kind)
+        write_atomically(folder / kind / "results_and_parameters.csv", text.getvalue().encode())
+        info = json.dumps(_info(suite, options, models), indent=2, ensure_ascii=False)
+        write_atomically(folder / kind / "additional_info.json", f"{info}\n".encode())
     return _notes(lines)
+
+
+def check_tasks(suite: Suite, specs: Sequence[RunSpec]) -> None:
+    """Raise `RecipeError` for a recipe whose task the leaderboard does not have."""
+    named = {} if suite.leaderboard is None else suite.leaderboard.datasets
+    for spec in specs:
+        recipe = spec.labels["recipe"]
+        if recipe in named and spec.recipe.task.kind not in METRICS:
+            raise RecipeError(
+                f"leaderboard.datasets: {recipe} has task.kind {spec.recipe.task.kind}; the "
+                f"leaderboard has {', '.join(METRICS)}; remove it",
+                code="suite-invalid",
+                key="leaderboard.datasets",
+            )
 
 
 def _line(suite: Suite, spec: RunSpec, row: Row, dataset: str) -> dict[str, Any]:
@@ -119,10 +137,17 @@ def _info(suite: Suite, options: LeaderboardOptions, sizes: Mapping[str, int]) -
     }
 
 
-def _notes(lines: Iterable[Mapping[str, Any]]) -> list[str]:
-    seeds = Counter((line["backbone"], line["dataset"]) for line in lines)
+def _notes(lines: Sequence[Mapping[str, Any]]) -> list[str]:
+    seeds = Counter(
+        (line["backbone"], line["dataset"], line["frozen_or_full_ft"]) for line in lines
+    )
+    errors = {line["dataset"] for line in lines if line["Metric"] == "RMSE"}
     return [
-        f"leaderboard: {backbone} on {dataset} has {count} runs, expected {SEEDS} seeds"
-        for (backbone, dataset), count in seeds.items()
+        f"leaderboard: {dataset} has the RMSE as measured; it expects a score that is higher if "
+        "better: see scale_rmse in its normalization_example.ipynb"
+        for dataset in sorted(errors)
+    ] + [
+        f"leaderboard: {backbone} ({kind}) on {dataset} has {count} runs, expected {SEEDS} seeds"
+        for (backbone, dataset, kind), count in seeds.items()
         if count != SEEDS
     ]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,7 @@ import numpy as np
 
 from geotune.adapter_config import load_adapter_config
 from geotune.bench.grid import RunSpec
-from geotune.bench.results import Row
-from geotune.bench.runner import RUNS
+from geotune.bench.results import RUNS, Row
 from geotune.bench.statistics import Sample
 from geotune.bench.suite import Compare
 from geotune.config import parse_sections
@@ -58,6 +58,7 @@ class MeasuredRuns:
         influences: of each run; empty if unknown.
         held_out: whether the replicates are held-out regions instead of seeds.
         searches: the different results of their searches.
+        incomplete: how many seeds finished some of their folds; they are left out.
     """
 
     repeats: list[Repeat]
@@ -67,6 +68,7 @@ class MeasuredRuns:
     influences: list[Influences] = field(default_factory=list)
     held_out: bool = False
     searches: list[Mapping[str, Any]] = field(default_factory=list)
+    incomplete: int = 0
 
     def sample(self, metric: str, repeats: Sequence[Repeat], sign: int = 1) -> Sample:
         """A metric of some runs; of held-out regions, the mean over the seeds of each."""
@@ -89,23 +91,28 @@ class Coverage:
     Attributes:
         text: the test units; empty if they cover none.
         reason: why there is no verdict; empty if there is one.
+        comparable: whether the methods were tested on the same scenes.
     """
 
     text: str
     reason: str
+    comparable: bool = True
 
 
 def measure(
-    by_method: Mapping[str, Sequence[tuple[RunSpec, Row]]],
+    by_method: Mapping[str, Sequence[tuple[RunSpec, Row | None]]],
     reference: str,
     options: Compare,
     folder: Path,
 ) -> tuple[dict[str, MeasuredRuns], Coverage]:
-    """The runs of each method, and what their intervals cover."""
-    load = cache(_load)  # folds are read to be pooled, and for the influences
+    """The runs of each method, and what their intervals cover.
+
+    Runs without a row are not finished. With folds, seeds count of which all folds are finished.
+    """
+    load = cache(load_windows)  # folds are read to be pooled, and for the influences
     measured = {name: _runs(pairs, options, folder, load) for name, pairs in by_method.items()}
     if options.over:
-        return measured, _held_out(measured.values(), options)
+        return measured, _held_out(measured.values(), options, load)
     stored = {name: runs.folders for name, runs in measured.items()}
     if not any(stored.values()):
         return measured, Coverage("", "no finished run")
@@ -119,13 +126,13 @@ def measure(
 
 
 def _runs(
-    pairs: Sequence[tuple[RunSpec, Row]], options: Compare, folder: Path, load: Load
+    pairs: Sequence[tuple[RunSpec, Row | None]], options: Compare, folder: Path, load: Load
 ) -> MeasuredRuns:
-    """The finished runs of a method; with folds, the seeds of which all folds are finished."""
+    """The finished runs of a method."""
     folds = {tuple(spec.labels.get(axis) for axis in options.folds) for spec, _ in pairs}
     by_repeat: dict[Repeat, list[Row]] = {}
     for spec, row in pairs:
-        if row["error"] is None:
+        if row is not None and row["error"] is None:
             by_repeat.setdefault(_repeat(spec, options), []).append(row)
     runs = {repeat: rows for repeat, rows in by_repeat.items() if len(rows) >= len(folds)}
     folders = [tuple(RunDir(folder / RUNS / row["run"]) for row in rows) for rows in runs.values()]
@@ -136,9 +143,10 @@ def _runs(
             for rows, run in zip(runs.values(), folders, strict=True)
         ],
         folders,
-        [f"{row['run']}: {row['error']}" for _, row in pairs if row["error"] is not None],
+        [f"{row['run']}: {row['error']}" for _, row in pairs if row and row["error"] is not None],
         held_out=bool(options.over),
         searches=_distinct(row["search"] for rows in runs.values() for row in rows),
+        incomplete=len(by_repeat) - len(runs),
     )
 
 
@@ -167,10 +175,18 @@ def pool_folds(rows: Sequence[Row], folds: Tested, load: Load) -> Row:
             key="compare.folds",
         )
     states = [state for fold in windows for state in fold.states]
+    compute = _metric_function(folds)
+    in_region: dict[str, list[MetricState]] = {}
+    for fold in windows:
+        for group, state in zip(fold.groups, fold.states, strict=True):
+            in_region.setdefault(group, []).append(state)
+    named = dict.fromkeys(name for row in rows for name in row["regions"])
     return {
         **rows[0],
-        "metrics": _metric_function(folds)(MetricState.merge(states)),
-        "regions": {name: each for row in rows for name, each in row["regions"].items()},
+        "metrics": compute(MetricState.merge(states)),
+        "regions": {
+            name: compute(MetricState.merge(in_region[name])) for name in named if name in in_region
+        },
         "val": _means([row["val"] for row in rows]),
         "gap": None,
         "cost": _means([row["cost"] for row in rows]),
@@ -178,16 +194,19 @@ def pool_folds(rows: Sequence[Row], folds: Tested, load: Load) -> Row:
 
 
 def _means(values: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The mean of each entry that is a number everywhere, else its first value."""
-    return {
-        name: float(np.mean([each[name] for each in values]))
-        if all(isinstance(each.get(name), int | float) for each in values)
-        else first
-        for name, first in values[0].items()
-    }
+    """The mean of each number, None if one is unknown; of texts the first."""
+
+    def mean(name: str) -> Any:
+        each = [entries.get(name) for entries in values]
+        if any(isinstance(value, str) for value in each):
+            return each[0]
+        return None if None in each else float(np.mean(each))  # type: ignore[arg-type]
+
+    return {name: mean(name) for name in dict.fromkeys(n for each in values for n in each)}
 
 
-def _load(run: RunDir) -> WindowMetrics:
+def load_windows(run: RunDir) -> WindowMetrics:
+    """The test windows of a run."""
     return WindowMetrics.load(run.test_windows)
 
 
@@ -199,18 +218,28 @@ def _repeat(spec: RunSpec, options: Compare) -> Repeat:
     return tuple(spec.labels[axis] for axis in options.over), spec.labels["seed"]
 
 
-def _held_out(measured: Iterable[MeasuredRuns], options: Compare) -> Coverage:
+def _held_out(measured: Iterable[MeasuredRuns], options: Compare, load: Load) -> Coverage:
     """Regions that are held out in turn are the units."""
     tested: dict[tuple[Any, ...], set[str]] = {}
     for runs in measured:
-        for (choice, _), row in zip(runs.repeats, runs.rows, strict=True):
-            tested.setdefault(choice, set()).update(row["regions"])
+        for (choice, _), row, run in zip(runs.repeats, runs.rows, runs.folders, strict=True):
+            scenes = load(run[0]).scenes if _has_windows(run) else row["regions"]
+            tested.setdefault(choice, set()).update(scenes)
     axes = " and ".join(options.over)
-    shared = len(tested) > 1 and set.intersection(*tested.values())
-    return Coverage(
-        f"{pluralize(len(tested), 'held-out region')} ({axes})",
-        f"the choices of {axes} share test regions" if shared else "",
-    )
+    shared = next((pair for pair in combinations(tested, 2) if _shared(tested, *pair)), None)
+    reason = ""
+    if shared is not None:
+        one, other = (", ".join(map(str, choice)) for choice in shared)
+        reason = f"{one} and {other} ({axes}) share test scenes"
+    elif not all(tested.values()):
+        reason = f"the test scenes of the choices of {axes} are unknown"
+    return Coverage(f"{pluralize(len(tested), 'held-out region')} ({axes})", reason)
+
+
+def _shared(
+    tested: Mapping[tuple[Any, ...], set[str]], one: tuple[Any, ...], other: tuple[Any, ...]
+) -> bool:
+    return not tested[one].isdisjoint(tested[other])
 
 
 def _from_windows(
@@ -224,11 +253,11 @@ def _from_windows(
     }
 
     def by_method(
-        states: Callable[[WindowMetrics], Sequence[MetricState]],
+        unit_of: Callable[[WindowMetrics], SpatialUnits],
     ) -> dict[str, list[Influences]]:
         return {
             name: [
-                influences(_metric_function(run), states(each))
+                influences(_metric_function(run), unit_of(each).merge(each.states))
                 for run, each in zip(stored[name], runs, strict=True)
             ]
             for name, runs in windows.items()
@@ -237,10 +266,15 @@ def _from_windows(
     every = [each for runs in windows.values() for each in runs]
     first, units = every[0], _independent(every[0], options)
     if any(set(each.scenes) != set(first.scenes) for each in every):
-        return {}, Coverage("", "the test scenes of the runs differ")
+        return {}, Coverage("", "the test scenes of the runs differ", comparable=False)
+    of_scene = dict(zip(first.scenes, units.of_window.tolist(), strict=True))
+
+    def independent(each: WindowMetrics) -> SpatialUnits:
+        """The units of the first run: files of an older version may know fewer neighbours."""
+        return replace(units, of_window=np.array([of_scene[scene] for scene in each.scenes]))
+
     if units.enough:
-        found = by_method(lambda each: _independent(each, options).merge(each.states))
-        return found, Coverage(str(units), "")
+        return by_method(independent), Coverage(str(units), "")
     if options.unit != "auto":
         raise GeotuneError(
             f"compare.unit: the test split has {units}; expected at least {MIN_UNITS} for "
@@ -262,9 +296,7 @@ def _from_windows(
     if within.count < MIN_UNITS:
         return {}, Coverage("", few)
     found = by_method(
-        lambda each: (
-            within if within.kind == "block" else units_by_name("scene", each.scenes)
-        ).merge(each.states)
+        lambda each: within if within.kind == "block" else units_by_name("scene", each.scenes)
     )
     return found, Coverage(f"{within} in {units}", few)
 

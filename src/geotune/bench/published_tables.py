@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from geotune.adapter_config import load_adapter_config
-from geotune.bench.comparison_tables import mean_std
+from geotune.bench.comparison_tables import markdown_table, mean_std
 from geotune.bench.external_results import ExternalResult
 from geotune.bench.grid import RunSpec
 from geotune.bench.hparam_search import Objective
-from geotune.bench.results import Row
-from geotune.bench.runner import RUNS
+from geotune.bench.measured_runs import load_windows, pool_folds
+from geotune.bench.results import RUNS, Row
 from geotune.config import parse_sections
 from geotune.factory.build_model import build_task, with_val_threshold
 from geotune.metrics.state import MetricState
 from geotune.report import number_format as fmt
 from geotune.training.run_dir import RunDir
-from geotune.training.window_metrics import WindowMetrics
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
@@ -48,12 +47,14 @@ def published_tables(
     objectives: Mapping[str, Objective],
     published: Sequence[ExternalResult],
     folder: Path,
+    folds: Sequence[str] = (),
 ) -> list[PublishedTable]:
     """A table for each source and part of the test split: a line per method and its labels.
 
     Labels that are the same in all lines are left out.
     Published results without a run in the suite are omitted; cells of unfinished runs are empty.
-    Means and standard deviations are over the finished seeds.
+    Means and standard deviations are over the finished seeds, of which the `folds` are pooled.
+    Runs that differ in another label, which the publication lacks, are shown apart.
     """
     results: dict[
         tuple[str, str, tuple[str, ...]], dict[tuple[str, ...], dict[str, ExternalResult]]
@@ -74,12 +75,13 @@ def published_tables(
                     row += [fmt.DASH, fmt.DASH]
                     continue
                 metric = objectives[recipe].metric
-                values = [
-                    _value(folder / RUNS / spec.name, run, metric, regions)
+                runs = {
+                    spec.name: (spec, run)
                     for spec, run in zip(specs, rows, strict=True)
                     if run is not None and run["error"] is None and _same(spec, line[recipe])
-                ]
-                row += [_cell(line[recipe].value, line[recipe].spread), _measured(values)]
+                }
+                ours = _measured(runs.values(), line[recipe], metric, folder, folds)
+                row += [_cell(line[recipe].value, line[recipe].spread), ours]
             cells.append(row)
         part = "" if regions == "all" else f", test regions {regions} in training"
         names = [name for recipe in recipes for name in (recipe, f"{recipe}, here")]
@@ -104,13 +106,59 @@ def _same(spec: RunSpec, result: ExternalResult) -> bool:
     return expected.items() <= labels.items()
 
 
-def _value(run: Path, row: Row, metric: str, regions: str) -> float:
-    """The metric of a run on a part of its test split; NaN without such windows."""
+def _measured(
+    runs: Iterable[tuple[RunSpec, Row]],
+    result: ExternalResult,
+    metric: str,
+    folder: Path,
+    folds: Sequence[str],
+) -> str:
+    """Mean and standard deviation over the seeds, for each combination of the other labels."""
+    given = {"recipe", "seed", *result.labels, *folds}
+    by_labels: dict[tuple[str, ...], dict[Any, list[tuple[Path, Row]]]] = {}
+    for spec, row in runs:
+        others = tuple(
+            f"{axis} {label}"
+            for axis, label in spec.labels.items()
+            if axis not in given and axis != spec.axis
+        )
+        seeds = by_labels.setdefault(others, {})
+        seeds.setdefault(spec.labels["seed"], []).append((folder / RUNS / spec.name, row))
+    cells = {}
+    for others, seeds in by_labels.items():
+        # a seed counts if all folds are finished
+        complete = max(map(len, seeds.values()))
+        values = [
+            _value(each, metric, result.regions) for each in seeds.values() if len(each) == complete
+        ]
+        spread = statistics.stdev(values) if len(values) > 1 else None
+        cells[others] = _cell(statistics.fmean(values), spread)
+    if len(cells) == 1:
+        return next(iter(cells.values()))
+    varying = [
+        i for i in range(len(next(iter(cells), ()))) if len({others[i] for others in cells}) > 1
+    ]
+    return (
+        "; ".join(
+            f"{', '.join(others[i] for i in varying)}: {cell}" for others, cell in cells.items()
+        )
+        or fmt.DASH
+    )
+
+
+def _value(runs: Sequence[tuple[Path, Row]], metric: str, regions: str) -> float:
+    """The metric of a run, or of pooled folds, on a part of its test split; NaN without it."""
+    (run, row), *others = runs
+    if others and regions != "all":
+        return math.nan  # of folds, the regions that were seen differ
     if regions == "all":
+        if others:
+            folders = tuple(RunDir(path) for path, _ in runs)
+            row = pool_folds([each for _, each in runs], folders, load_windows)
         value = row["metrics"][metric]
         return math.nan if value is None else float(value)
     unseen = set(row["gap"]["unseen_regions"]) if row["gap"] else set()
-    windows = WindowMetrics.load(run / "test_windows.npz")
+    windows = load_windows(RunDir(run))
     states = [
         state
         for state, group in zip(windows.states, windows.groups, strict=True)
@@ -123,24 +171,15 @@ def _value(run: Path, row: Row, metric: str, regions: str) -> float:
     return float(metrics.compute_from(MetricState.merge(states))[metric])
 
 
-def _measured(values: Sequence[float]) -> str:
-    if not values:
-        return fmt.DASH
-    return _cell(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
-
-
 def _cell(value: float, spread: float | None) -> str:
     return mean_std(value, math.nan if spread is None else spread)
 
 
 def as_markdown(tables: Sequence[PublishedTable]) -> str:
     """All tables as Markdown."""
-    blocks = []
-    for table in tables:
-        rule = ["---"] * len(table.columns)
-        lines = [f"| {' | '.join(line)} |" for line in (table.columns, rule, *table.lines)]
-        blocks.append("\n".join([f"## {table.title}", "", *lines, ""]))
-    return "\n".join(blocks)
+    return "\n".join(
+        f"## {table.title}\n\n{markdown_table([table.columns, *table.lines])}\n" for table in tables
+    )
 
 
 def for_terminal(table: PublishedTable) -> RichTable:

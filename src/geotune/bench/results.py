@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from geotune.bench.grid import RunSpec
+from geotune.bench.hparam_search import with_best
 from geotune.bench.local_executor import JobResult
-from geotune.bench.suite import label_of
+from geotune.bench.suite import Search, label_of
 from geotune.errors import GeotuneError
 from geotune.training.run_dir import RunDir
 from geotune.utils.atomic import write_atomically
@@ -18,7 +19,8 @@ from geotune.utils.text import join_some
 
 Row = dict[str, Any]
 
-ROWS = "rows.jsonl"
+ROWS, RUNS, TRIALS = "rows.jsonl", "runs", "search"
+"""Results, run folders and trials of searches, in the folder of a suite."""
 
 
 def row_of(spec: RunSpec, run: Path, result: JobResult, searched: Mapping[str, Any] | None) -> Row:
@@ -112,24 +114,71 @@ def _cost(folder: RunDir, summary: Mapping[str, Any], result: JobResult) -> dict
     }
 
 
-def check_same_code(rows: Iterable[Row], path: Path, current: str | None = None) -> None:
-    """Raise `GeotuneError` if finished rows come from different code, or not from `current`."""
-    runs: dict[str, list[str]] = {} if current is None else {current: []}
-    for row in rows:
-        if row["error"] is None:
-            runs.setdefault(row.get("code") or "unknown code", []).append(row["run"])
-    if len(runs) > 1:
+def check_same_code(runs: Mapping[str, str | None], path: Path, current: str | None = None) -> None:
+    """Raise `GeotuneError` if the code differs between runs, or is not `current`.
+
+    Args:
+        runs: the code of each finished run, None if it is unknown, by its name.
+        path: the file or folder to name.
+        current: the code of the runs to come.
+    """
+    by_code: dict[str, list[str]] = {} if current is None else {current: []}
+    for name, code in runs.items():
+        by_code.setdefault(code or "unknown code", []).append(name)
+    if len(by_code) > 1:
         versions = "; ".join(
             f"{code}: {join_some(names, 3) if names else 'installed now'}"
-            for code, names in runs.items()
+            for code, names in by_code.items()
         )
         raise GeotuneError(
             f"{path}: runs come from different versions of geotune's code ({versions}); expected "
-            "one; remove the older runs to repeat them, or set compare.mixed_code: true",
+            f"one; delete the folders of the older ones, and their lines in {ROWS}, to repeat "
+            "them, or set compare.mixed_code: true",
             code="suite-code-mixed",
             key="compare.mixed_code",
             file=path,
         )
+
+
+def check_same_recipes(
+    folder: Path, results: Iterable[tuple[RunSpec, Row]], searches: Mapping[str, Search]
+) -> None:
+    """Raise `GeotuneError` if finished runs had other recipes than the suite has now."""
+    changed = {
+        spec.name: changes
+        for spec, row in results
+        if row["error"] is None and (changes := _changes(folder, spec, row, searches))
+    }
+    if changed:
+        name, changes = next(iter(changed.items()))
+        more = f"; so were {join_some([*changed][1:], 3)}" if len(changed) > 1 else ""
+        raise GeotuneError(
+            f"{folder / ROWS}: {name} was trained with another recipe than the suite has now "
+            f"({join_some(changes, 3)}){more}; run the suite for these runs again, or restore its "
+            "values",
+            code="suite-results-changed",
+            file=folder / ROWS,
+        )
+
+
+def _changes(
+    folder: Path, spec: RunSpec, row: Row, searches: Mapping[str, Search]
+) -> Sequence[str]:
+    search, found = searches.get(spec.labels["recipe"]), row.get("search")
+    if search is not None and found is not None:
+        spec = with_best(search, spec, found["value"])
+    run = RunDir(folder / RUNS / spec.name)
+    if run.recipe.is_file():
+        try:
+            return run.differences(run.with_saved_defaults(spec.recipe))
+        except GeotuneError:  # a recipe of an older version
+            pass
+    keys = json.loads(json.dumps(nan_to_none(_keys(spec) | grid_labels(spec)), default=str))
+    return [
+        f"{key}: {row[key]} → {value}"
+        for key, value in keys.items()
+        if key in row and row[key] != value
+    ]
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
@@ -139,11 +188,35 @@ def write_rows(path: Path, rows: Iterable[Row]) -> None:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Rows of an earlier start; empty if the file is missing or damaged.
+    """Rows of an earlier start; empty if there is no file.
 
-    All values except the energy can be restored from the run folders.
+    Raises `GeotuneError` for a damaged line. All values except the energy can be restored from the
+    run folders.
     """
     try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, ValueError):
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
         return []
+    except (OSError, ValueError) as error:
+        raise GeotuneError(
+            f"{path}: cannot be read ({error}); delete it: the suite reads its runs again",
+            code="file-unreadable",
+            file=path,
+        ) from error
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if not isinstance(row, dict) or not {"run", "error"} <= row.keys():
+            raise GeotuneError(
+                f"{path}: line {number} is not the result of a run ({line[:40]}...); delete this "
+                "line: running the suite restores it from the run's folder",
+                code="file-unreadable",
+                file=path,
+            )
+        rows.append(row)
+    return rows

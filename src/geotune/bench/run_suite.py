@@ -9,11 +9,22 @@ from pathlib import Path
 from typing import Any
 
 from geotune.bench.external_results import read_external_results
-from geotune.bench.grid import RunSpec, expand
-from geotune.bench.results import ROWS, Row, check_same_code, grid_labels, read_rows
+from geotune.bench.grid import RunSpec, expand, folder_name
+from geotune.bench.leaderboard import check_tasks, write_submission
+from geotune.bench.results import (
+    ROWS,
+    RUNS,
+    TRIALS,
+    Row,
+    check_same_code,
+    check_same_recipes,
+    grid_labels,
+    read_rows,
+)
 from geotune.bench.suite import Search, Suite, read_suite
 from geotune.errors import GeotuneError, RecipeError
 from geotune.training.lock import exclusive_lock
+from geotune.training.run_dir import RunDir
 from geotune.utils.atomic import write_atomically
 from geotune.utils.code_hash import training_code
 from geotune.utils.text import pluralize, suggest
@@ -74,6 +85,7 @@ def bench(
     published = [result for each in suite.published for result in read_external_results(each)]
     _check_compare(suite, every)
     _check_search(suite.searches(), every)
+    check_tasks(suite, every)
     from geotune.bench.objectives import objectives_of  # slow: imports torch
 
     objectives, pages = objectives_of(suite, every)
@@ -83,11 +95,10 @@ def bench(
         _run(suite, folder, path, every, specs, objectives, workers, ray, on_result)
         specs = every
     rows = _existing_rows(folder, specs)
-    from geotune.bench.analysis import combine_tables, compare
+    from geotune.bench.analysis import combine_tables, compare, planned_methods
     from geotune.bench.comparison_tables import as_csv, as_latex, as_markdown
     from geotune.bench.disagreements import find_disagreements
     from geotune.bench.html import PageContext, render
-    from geotune.bench.leaderboard import write_submission
     from geotune.bench.pareto_plots import pareto_plots, write_plots
     from geotune.bench.published_tables import as_markdown as published_as_markdown
     from geotune.bench.published_tables import published_tables
@@ -95,18 +106,20 @@ def bench(
 
     on_message("computing tables")
     kept = [(spec, row) for spec, row in zip(specs, rows, strict=True) if row is not None]
+    check_same_recipes(folder, kept, suite.searches())
     if not suite.compare.mixed_code:
-        check_same_code([row for _, row in kept], folder / ROWS)
+        codes = {spec.name: row.get("code") for spec, row in kept if row["error"] is None}
+        check_same_code(codes, folder / ROWS)
     tables = compare(specs, rows, objectives, suite.compare, folder)
     options = suite.compare
-    combined = combine_tables(tables, options)
+    combined = combine_tables(tables, planned_methods(every, options), options)
     for name, text in (
         ("table.md", as_markdown(tables, combined, options)),
         ("table.csv", as_csv(tables)),
         ("table.tex", as_latex(tables, options)),
     ):
         write_atomically(folder / name, text.encode())
-    beside = published_tables(specs, rows, objectives, published, folder)
+    beside = published_tables(specs, rows, objectives, published, folder, options.folds)
     if beside:
         write_atomically(folder / "published.md", published_as_markdown(beside).encode())
     if suite.leaderboard is not None:
@@ -171,24 +184,57 @@ def _run(
 
         executor = RayExecutor(ray)
         num_workers = workers or executor.processors
-    selected = {spec.name for spec in specs}
-    rows = read_rows(folder / ROWS)
-    if not suite.compare.mixed_code:
-        earlier = [row for row in rows if row["error"] is None]
-        unfinished = selected - {row["run"] for row in earlier}
-        check_same_code(earlier, folder / ROWS, training_code() if unfinished else None)
-    others = {spec.name for spec in every} - selected
-    with exclusive_lock(folder):
+    with exclusive_lock(folder, key="folder"):
+        names = {spec.name for spec in every}
+        earlier = [row for row in read_rows(folder / ROWS) if row["run"] in names]
+        _check_earlier(suite, folder, every, specs, earlier)
         write_atomically(folder / "suite.yaml", path.read_bytes())
         Execution(
-            folder,
-            executor,
-            num_workers,
-            objectives,
-            on_result,
-            suite.searches(),
-            [row for row in rows if row["run"] in others],
+            folder, executor, num_workers, objectives, on_result, suite.searches(), earlier
         ).run(specs)
+
+
+def _check_earlier(
+    suite: Suite,
+    folder: Path,
+    every: Sequence[RunSpec],
+    specs: Sequence[RunSpec],
+    earlier: Sequence[Row],
+) -> None:
+    """Raise `GeotuneError`, before any training, if results would not belong together.
+
+    Code is compared with that of the finished runs and trials, whether or not they have a row.
+    """
+    from geotune.bench.runner import is_trained
+
+    selected = {spec.name for spec in specs}
+    by_name = {row["run"]: row for row in earlier}
+    others = [
+        (spec, by_name[spec.name])
+        for spec in every
+        if spec.name in by_name and spec.name not in selected
+    ]
+    check_same_recipes(folder, others, suite.searches())
+    if suite.compare.mixed_code:
+        return
+    codes = {spec.name: row.get("code") for spec, row in others if row["error"] is None}
+    found = {spec.name: _code(folder / RUNS / spec.name) for spec in specs}
+    for spec in specs:
+        search = suite.searches().get(spec.labels["recipe"])
+        trials = search.trials if search is not None and is_trained(spec) else 0
+        for number in range(trials):
+            name = f"{TRIALS}/{folder_name(spec.group)}/{number}"
+            found[name] = _code(folder / name)
+    codes |= {name: code for name, code in found.items() if code is not None}
+    check_same_code(codes, folder / ROWS, training_code() if None in found.values() else None)
+
+
+def _code(run: Path) -> str | None:
+    """The code that trained a run, `unknown code` of an old one; None if it is not finished."""
+    folder = RunDir(run)
+    if not folder.has_summary:
+        return None
+    return folder.read_json("run").get("code") or "unknown code"
 
 
 def _existing_rows(folder: Path, specs: Sequence[RunSpec]) -> list[Row | None]:

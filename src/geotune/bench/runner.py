@@ -12,16 +12,14 @@ from typing import Any, Protocol
 from geotune.bench.grid import RunSpec, folder_name
 from geotune.bench.hparam_search import Objective, SearchResult, search, with_best
 from geotune.bench.local_executor import Job, JobResult, is_done
-from geotune.bench.results import ROWS, Row, grid_labels, read_rows, row_of, write_rows
+from geotune.bench.results import ROWS, RUNS, TRIALS, Row, grid_labels, row_of, write_rows
 from geotune.bench.suite import Search
 from geotune.config.decoder_options import ProbeOptions
 from geotune.config.schema import files_of_recipe
 from geotune.errors import GeotuneError
 
-RUNS, TRIALS = "runs", "search"
 
-
-def _is_trained(spec: RunSpec) -> bool:
+def is_trained(spec: RunSpec) -> bool:
     """Whether a learning rate or the like matters; a fitted classifier has none."""
     return not isinstance(spec.recipe.decoder, ProbeOptions)
 
@@ -47,7 +45,7 @@ class Execution:
         objectives: the objective of each recipe, used by a search.
         on_result: called with a run's name, its status, finished and total runs.
         searches: the search for each recipe before the runs, if any.
-        others: rows of the suite's runs that are not executed; they are kept.
+        earlier: rows of earlier starts; those of this one replace them.
     """
 
     folder: Path
@@ -56,7 +54,7 @@ class Execution:
     objectives: Mapping[str, Objective]
     on_result: Callable[[str, str, int, int], None]
     searches: Mapping[str, Search] = field(default_factory=dict)
-    others: Sequence[Row] = ()
+    earlier: Sequence[Row] = ()
 
     def run(self, specs: Sequence[RunSpec]) -> list[Row]:
         """Run everything and return the rows in order; they are written after each run.
@@ -64,7 +62,7 @@ class Execution:
         Runs whose folders are complete are skipped. Ctrl+C stops the running jobs and keeps the
         rows written so far.
         """
-        earlier = {row["run"]: row for row in read_rows(self.folder / ROWS)}
+        earlier = {row["run"]: row for row in self.earlier}
         with ThreadPoolExecutor(self.workers) as pool:
             try:
                 searched = self._search(pool, specs)
@@ -80,7 +78,7 @@ class Execution:
         """The result or error of the search for each group of seeds."""
         if not self.searches:
             return {}
-        groups = {folder_name(spec.group): spec for spec in specs if _is_trained(spec)}
+        groups = {folder_name(spec.group): spec for spec in specs if is_trained(spec)}
         futures = {
             pool.submit(self._search_spec, name, spec): name for name, spec in groups.items()
         }
@@ -117,15 +115,17 @@ class Execution:
         for i, spec in enumerate(specs):
             runs.setdefault(spec.name, []).append(i)
         rows: dict[int, Row] = {}
+        kept = dict(earlier)
         futures: dict[Future[Row], str] = {
             pool.submit(self._row, specs[same[0]], searched, earlier): name
             for name, same in runs.items()
         }
         for done, future in enumerate(as_completed(futures), start=1):
             name, row = futures[future], future.result()
+            kept.pop(name, None)
             for i in runs[name]:
                 rows[i] = row | grid_labels(specs[i])
-            write_rows(self.folder / ROWS, [*self.others, *(rows[i] for i in sorted(rows))])
+            write_rows(self.folder / ROWS, [*kept.values(), *(rows[i] for i in sorted(rows))])
             self.on_result(name, row["error"] or "done", done, len(runs))
         return [rows[i] for i in range(len(specs))]
 
@@ -136,7 +136,7 @@ class Execution:
         earlier: Mapping[str, Row],
     ) -> Row:
         found: dict[str, Any] | None = None
-        if self.searches and _is_trained(spec):
+        if self.searches and is_trained(spec):
             best = searched[folder_name(spec.group)]
             if isinstance(best, GeotuneError):
                 return row_of(spec, self.folder, JobResult(str(best)), None)

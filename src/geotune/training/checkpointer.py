@@ -12,6 +12,7 @@ from geotune.adapter_io import save_tensors
 from geotune.training.run_dir import RunDir
 from geotune.training.training_module import TrainingModule
 from geotune.utils.atomic import sync_to_disk
+from geotune.utils.code_hash import training_code
 
 LOW_RATE = 0.1
 """Share of the highest learning rate below which a training counts as ended by its schedule."""
@@ -34,6 +35,8 @@ class Checkpointer(Callback):
 
     Attributes:
         history: one row per epoch.
+        code: the versions of geotune's code that trained, see `training_code`: several if a run was
+            resumed with another one.
     """
 
     def __init__(
@@ -51,16 +54,18 @@ class Checkpointer(Callback):
         self.lower_is_better = lower_is_better
         self.stop = stop
         self.history: list[dict[str, float]] = []
+        self.code = [training_code()]
         self._started = 0.0
         self._validated = False
 
     def state_dict(self) -> dict[str, Any]:
         """State for the checkpoint."""
-        return {"history": self.history}
+        return {"history": self.history, "code": self.code}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the state from a checkpoint."""
         self.history = state_dict["history"]
+        self.code = [*dict.fromkeys([*state_dict.get("code", []), *self.code])]
 
     @property
     def best_epoch(self) -> int | None:

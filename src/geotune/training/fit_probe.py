@@ -39,6 +39,7 @@ from geotune.training.step import micro_batch_size
 from geotune.training.trainer import TrainerResult, resolve_monitor
 from geotune.training.training_module import lower_is_better
 from geotune.types import IGNORE, Batch
+from geotune.utils.code_hash import training_code
 from geotune.utils.precision import autocast
 from geotune.utils.progress import OnProgress
 
@@ -110,7 +111,7 @@ def fit_probe(
     if isinstance(probe, LogisticProbe):
         _check_sklearn()
     on_start()
-    started, peak = time.perf_counter(), PeakMonitor(device)
+    started, peak, code = time.perf_counter(), PeakMonitor(device), training_code()
     micro = micro_batch_size(train.batch_size, train.accumulate_steps, 1)
     groups = {scene.group for scene in data.train_grid.scenes}
     train_windows: WindowDataset = data.train_grid.subset(groups, MAX_WINDOWS)
@@ -167,6 +168,7 @@ def fit_probe(
             resumed=False,
             main_process=True,
             cache=cache,
+            code=(code,),
         ),
         options,
     )

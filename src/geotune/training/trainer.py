@@ -66,6 +66,7 @@ class TrainerResult:
         cache: of features, if the backbone did not run.
         teacher_cache: what the teacher gave, if there is one.
         notes: for the user.
+        code: the versions of geotune's code that trained, see `Checkpointer`.
     """
 
     history: list[dict[str, float]]
@@ -80,6 +81,7 @@ class TrainerResult:
     cache: FeatureCache | None = None
     teacher_cache: TeacherCache | None = None
     notes: Sequence[str] = ()
+    code: Sequence[str] = ()
 
 
 def resolve_monitor(built: BuiltModel, train: TrainOptions) -> str:
@@ -308,6 +310,7 @@ def fit(
         cache,
         teacher_cache,
         notes,
+        checkpointer.code,
     )
 
 

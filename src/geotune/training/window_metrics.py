@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geotune.data.scenes.footprints import areas
+from geotune.data.scenes.footprints import areas, circles, connected
 from geotune.data.window_datasets import GridWindowDataset
 from geotune.errors import GeotuneError
 from geotune.metrics.state import MetricState
@@ -31,6 +32,7 @@ class WindowMetrics:
         positions: `(N, 2)`, row and column of the window's first pixel in its scene.
         scores: `(N,)`, `Task.score`, NaN without one.
         states: `Metrics.compute_from` computes metrics of a merged selection.
+        circles: `(N, 4)`, of the scenes, see `footprints.circles`; NaN in older files.
     """
 
     names: tuple[str, ...]
@@ -40,6 +42,7 @@ class WindowMetrics:
     positions: NDArray[np.int64]
     scores: NDArray[np.float64]
     states: tuple[MetricState, ...]
+    circles: NDArray[np.float64]
 
     @staticmethod
     def from_windows(
@@ -47,7 +50,7 @@ class WindowMetrics:
     ) -> WindowMetrics:
         """From windows and their results, in the same order."""
         scenes = [windows.scenes[index.scene] for index in windows.windows]
-        area_of = areas(windows.scenes)
+        area_of, around = areas(windows.scenes), circles(windows.scenes)
         return WindowMetrics(
             tuple(windows.sample_name(i) for i in range(len(windows))),
             tuple(scene.name for scene in scenes),
@@ -56,24 +59,34 @@ class WindowMetrics:
             np.array([index[1:] for index in windows.windows], dtype=np.int64).reshape(-1, 2),
             np.array(scores, dtype=np.float64),
             tuple(states),
+            around[[index.scene for index in windows.windows]].reshape(-1, 4),
         )
 
     @staticmethod
     def concatenate(parts: Sequence[WindowMetrics]) -> WindowMetrics:
-        """The windows of test splits without common scenes, such as folds, whose areas differ."""
-        first_areas = np.cumsum([0, *(max(part.areas) + 1 for part in parts)])
+        """The windows of test splits without common scenes, such as folds.
+
+        Areas of two parts that adjoin or have a common group become one.
+        """
+        scenes = tuple(scene for part in parts for scene in part.scenes)
+        groups = tuple(group for part in parts for group in part.groups)
+        around = np.concatenate([part.circles for part in parts])
+        # a scene's first window stands for it; its part has joined what is alike there
+        first = np.unique(scenes, return_index=True)[1].tolist()
+        of_part = [(i, area) for i, part in enumerate(parts) for area in part.areas]
+        common = Counter(group for part in parts for group in {*part.groups})
+        shared = [groups[i] if common[groups[i]] > 1 else i for i in first]
+        joined = connected(around[first], [of_part[i] for i in first], shared)
+        area_of = dict(zip((scenes[i] for i in first), joined, strict=True))
         return WindowMetrics(
             tuple(name for part in parts for name in part.names),
-            tuple(scene for part in parts for scene in part.scenes),
-            tuple(group for part in parts for group in part.groups),
-            tuple(
-                int(first) + area
-                for first, part in zip(first_areas, parts, strict=False)
-                for area in part.areas
-            ),
+            scenes,
+            groups,
+            tuple(area_of[scene] for scene in scenes),
             np.concatenate([part.positions for part in parts]),
             np.concatenate([part.scores for part in parts]),
             tuple(state for part in parts for state in part.states),
+            around,
         )
 
     def save(self, path: Path, **further: NDArray[Any]) -> None:
@@ -89,6 +102,7 @@ class WindowMetrics:
             "areas": np.array(self.areas, dtype=np.int64),
             "places": self.positions,
             "scores": self.scores,
+            "circles": self.circles,
             **further,
         }
         for name in self.states[0].sums:
@@ -129,6 +143,7 @@ class WindowMetrics:
                     )
                     for i in range(len(arrays["names"]))
                 ),
+                arrays.get("circles", np.full((len(arrays["names"]), 4), np.nan)),
             )
         except FileNotFoundError as error:
             raise GeotuneError(

@@ -7,7 +7,7 @@ the first of the two; the distance of the nearest points is the geodesic on WGS 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -149,22 +149,41 @@ def areas(scenes: Sequence[Scene]) -> list[int]:
     Scenes of one group, of one file, or that adjoin or overlap on Earth share an area: they are
     alike as windows of a scene are. Without georeference, neighbours are known by their group only.
     """
-    pairs: list[tuple[int, int]] = []
-    first: dict[tuple[str, object], int] = {}
+    groups, files = [s.group for s in scenes], [s.raster.path for s in scenes]
+    return connected(circles(scenes), groups, files)
+
+
+def circles(scenes: Sequence[Scene]) -> NDArray[np.float64]:
+    """Centre in geocentric coordinates and radius of each scene, in metres, `(n, 4)`.
+
+    NaN without georeference.
+    """
+    found = np.full((len(scenes), 4), np.nan)
     for i, scene in enumerate(scenes):
-        for key in (("group", scene.group), ("file", scene.raster.path)):
-            pairs.append((i, first.setdefault(key, i)))
-    outlines = [(i, outline) for i, s in enumerate(scenes) if (outline := footprint(s)) is not None]
-    if outlines:
-        tree = cKDTree([outline.centre for _, outline in outlines])
-        radii = np.array([outline.radius_m for _, outline in outlines])
-        near = tree.query_pairs(2 * ADJACENT * radii.max(), output_type="ndarray")
-        centres = tree.data[near]
-        distance = np.linalg.norm(centres[:, 0] - centres[:, 1], axis=1)
-        for a, b in near[distance < ADJACENT * radii[near].sum(axis=1)]:
-            pairs.append((outlines[a][0], outlines[b][0]))
+        if (outline := footprint(scene)) is not None:
+            found[i] = [*outline.centre, outline.radius_m]
+    return found
+
+
+def connected(around: NDArray[np.float64], *alike: Sequence[Hashable]) -> list[int]:
+    """Number the connected components of scenes that adjoin, or have an equal key.
+
+    Args:
+        around: their `circles`, `(n, 4)`.
+        alike: for each kind of key, the key of each scene.
+    """
+    pairs: list[tuple[int, int]] = []
+    for keys in alike:
+        first: dict[Hashable, int] = {}
+        pairs += [(i, first.setdefault(key, i)) for i, key in enumerate(keys)]
+    known = np.flatnonzero(~np.isnan(around[:, 3]))
+    if len(known):
+        centres, radii = around[known, :3], around[known, 3]
+        near = cKDTree(centres).query_pairs(2 * ADJACENT * radii.max(), output_type="ndarray")
+        distance = np.linalg.norm(centres[near[:, 0]] - centres[near[:, 1]], axis=1)
+        pairs += known[near[distance < ADJACENT * radii[near].sum(axis=1)]].tolist()
     rows, columns = np.array(pairs).T
-    graph = coo_matrix((np.ones(len(pairs)), (rows, columns)), shape=(len(scenes), len(scenes)))
+    graph = coo_matrix((np.ones(len(pairs)), (rows, columns)), shape=(len(around), len(around)))
     labels: list[int] = connected_components(graph, directed=False)[1].tolist()
     return labels
 
