@@ -19,7 +19,7 @@ from geotune.methods.core.base import Method
 from geotune.methods.core.encoder import Encoder
 from geotune.methods.core.gradient_check import checked_encoder
 from geotune.methods.core.injection import (
-    apply_channels_last,
+    ChannelAxis,
     check_width,
     freeze,
     insert_after_attention_and_mlp,
@@ -47,10 +47,10 @@ class Bottleneck(nn.Module):
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
-        self.channels = channels
+        self.axis = ChannelAxis(channels)
         self.down = nn.Linear(channels, width)
         self.up = zero_init(nn.Linear(width, channels))
 
     def forward(self, y: Tensor) -> Tensor:
         """`(..., C)` or `(B, C, h, w)` to the same shape."""
-        return y + apply_channels_last(lambda v: self.up(F.gelu(self.down(v))), y, self.channels)
+        return y + self.axis.apply(lambda v: self.up(F.gelu(self.down(v))), y)

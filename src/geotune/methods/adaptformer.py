@@ -19,7 +19,7 @@ from geotune.methods.core.base import Method
 from geotune.methods.core.encoder import Encoder
 from geotune.methods.core.gradient_check import checked_encoder
 from geotune.methods.core.injection import (
-    apply_channels_last,
+    ChannelAxis,
     block_widths,
     check_width,
     freeze,
@@ -48,12 +48,10 @@ class ScaledBottleneck(nn.Module):
 
     def __init__(self, channels: int, width: int, scale: float) -> None:
         super().__init__()
-        self.channels, self.scale = channels, scale
+        self.axis, self.scale = ChannelAxis(channels), scale
         self.down = nn.Linear(channels, width)
         self.up = zero_init(nn.Linear(width, channels))
 
     def forward(self, u: Tensor) -> Tensor:
         """`(..., C)` or `(B, C, h, w)` to the same shape."""
-        return apply_channels_last(
-            lambda v: self.scale * self.up(F.relu(self.down(v))), u, self.channels
-        )
+        return self.axis.apply(lambda v: self.scale * self.up(F.relu(self.down(v))), u)

@@ -28,7 +28,7 @@ from geotune.methods.core.base import Method
 from geotune.methods.core.encoder import Encoder
 from geotune.methods.core.gradient_check import checked_encoder
 from geotune.methods.core.injection import (
-    apply_channels_last,
+    ChannelAxis,
     block_widths,
     check_width,
     freeze,
@@ -72,7 +72,8 @@ class FrequencyExperts(nn.Module):
     ) -> None:
         super().__init__()
         self._backbone = [backbone]  # in a list, so that it is no submodule
-        self.index, self.channels, self.cutoff = index, channels, cutoff
+        self.index, self.cutoff = index, cutoff
+        self.axis = ChannelAxis(channels)
         self.scale = nn.Parameter(torch.tensor(float(scale)))
         self.experts = nn.ModuleList(
             nn.Sequential(
@@ -84,7 +85,7 @@ class FrequencyExperts(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, N, C)`, `(B, h, w, C)` or `(B, C, h, w)` to the same shape."""
-        return apply_channels_last(self._adapt, x, self.channels)
+        return self.axis.apply(self._adapt, x)
 
     def _adapt(self, x: Tensor) -> Tensor:
         spatial = self._backbone[0].tokens_to_maps(self.index, x, channels_last=True)

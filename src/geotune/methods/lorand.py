@@ -22,7 +22,7 @@ from geotune.methods.core.base import Method
 from geotune.methods.core.encoder import Encoder
 from geotune.methods.core.gradient_check import checked_encoder
 from geotune.methods.core.injection import (
-    apply_channels_last,
+    ChannelAxis,
     check_width,
     freeze,
     insert_after_attention_and_mlp,
@@ -54,7 +54,7 @@ class LoRandAdapter(nn.Module):
 
     def __init__(self, channels: int, width: int, rank: int, branches: int) -> None:
         super().__init__()
-        self.channels = channels
+        self.axis = ChannelAxis(channels)
         self.kernel = nn.Parameter(torch.empty(branches, rank, rank))
         self.down_in = nn.Parameter(torch.empty(branches, rank, channels))
         self.down_out = nn.Parameter(torch.empty(branches, width, rank))
@@ -74,4 +74,4 @@ class LoRandAdapter(nn.Module):
         def change(v: Tensor) -> Tensor:
             return F.linear(F.gelu(F.linear(v, down, self.down_bias)), up, self.up_bias)
 
-        return y + apply_channels_last(change, y, self.channels)
+        return y + self.axis.apply(change, y)

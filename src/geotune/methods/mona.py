@@ -22,7 +22,7 @@ from geotune.methods.core.base import Method
 from geotune.methods.core.encoder import Encoder
 from geotune.methods.core.gradient_check import checked_encoder
 from geotune.methods.core.injection import (
-    apply_channels_last,
+    ChannelAxis,
     block_widths,
     check_width,
     freeze,
@@ -62,7 +62,7 @@ class MonaAdapter(nn.Module):
     ) -> None:
         super().__init__()
         self._backbone = [backbone]  # in a list, so that it is no submodule
-        self.index, self.channels = index, channels
+        self.index, self.axis = index, ChannelAxis(channels)
         self.norm = nn.LayerNorm(channels)
         self.norm_scale = nn.Parameter(torch.full((channels,), 1e-6))
         self.scale = nn.Parameter(torch.ones(channels))
@@ -76,7 +76,7 @@ class MonaAdapter(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, N, C)`, `(B, h, w, C)` or `(B, C, h, w)` to the same shape."""
-        return x + apply_channels_last(self._change, x, self.channels)
+        return x + self.axis.apply(self._change, x)
 
     def _change(self, x: Tensor) -> Tensor:
         v = self.down(self.norm_scale * self.norm(x) + self.scale * x)

@@ -23,8 +23,8 @@ from geotune.methods.core.base import Method
 from geotune.methods.core.encoder import Encoder
 from geotune.methods.core.gradient_check import checked_encoder
 from geotune.methods.core.injection import (
+    ChannelAxis,
     add_shared_part,
-    apply_channels_last,
     block_widths,
     check_width,
     freeze,
@@ -75,13 +75,14 @@ class ReinRefinement(nn.Module):
         self._backbone, self._layers = [backbone], [layers]  # in lists, so no submodules
         self.index = index
         channels = layers.channels
+        self.axis = ChannelAxis(channels)
         bound = math.sqrt(6 / (3 * backbone.taps[index].stride ** 2 + math.sqrt(channels * rank)))
         self.a = nn.Parameter(torch.empty(num_tokens, rank).uniform_(-bound, bound))
         self.b = nn.Parameter(torch.empty(rank, channels).uniform_(-bound, bound))
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, N, C)`, `(B, h, w, C)` or `(B, C, h, w)` to the same shape."""
-        return apply_channels_last(self._refine, x, self._layers[0].channels)
+        return self.axis.apply(self._refine, x)
 
     def _refine(self, x: Tensor) -> Tensor:
         spatial = self._backbone[0].tokens_to_maps(self.index, x, channels_last=True)

@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from geotune import Adapter, AdaptFormer, LoRand, Mona, Partial
+from geotune import Adapter, AdaptFormer, LoRand, Mona, Partial, Rein
 from geotune.backbones.base import Backbone
 from geotune.methods.core.base import Method
 from geotune.methods.core.encoder import Encoder
-from geotune.methods.core.injection import ModuleWrapper, SequentialAdapter
+from geotune.methods.core.injection import ChannelAxis, ModuleWrapper, SequentialAdapter
 from helpers.errors import raises
 
 MakeBackbone = Callable[..., Backbone]
@@ -221,3 +221,60 @@ def test_options_that_do_not_fit_raise(
 def test_invalid_option_raises(option: str, value: float) -> None:
     with raises("recipe-invalid", key=f"method.{option}", mentions=[value]):
         Mona(**{option: value})
+
+
+@pytest.mark.parametrize("family", ["resnet", "convnext"])
+@pytest.mark.parametrize(
+    "method",
+    [Adapter(bottleneck_dim=8), LoRand(bottleneck_dim=8, rank=2)],
+    ids=lambda method: method.kind,
+)
+def test_maps_as_wide_as_they_have_channels(
+    make_backbone: MakeBackbone, family: str, method: Method
+) -> None:
+    """`(B, C, h, C)` and `(B, C, w, C)` do not tell their layout; the layers know it.
+
+    These layers change each position by itself, so that a part of a map gives a part of the result.
+    """
+    encoder = attached(make_backbone(family), method)
+    layers: list[Any] = [
+        layer
+        for layer in encoder.modules()
+        if isinstance(getattr(layer, "axis", None), ChannelAxis)
+    ]
+    assert layers and all(layer.axis.last is (family == "convnext") for layer in layers)
+    for layer in layers:
+        c = layer.axis.channels
+        shape = (1, c, c + 4, c) if layer.axis.last else (1, c, 5, c + 4)
+        x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            whole = layer(x)
+            if layer.axis.last:
+                part, expected = layer(x[:, :, :c]), whole[:, :, :c]
+            else:
+                part, expected = layer(x[..., :c]), whole[..., :c]
+        torch.testing.assert_close(part, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_doubtful_map_does_not_decide() -> None:
+    axis = ChannelAxis(3)
+    axis.apply(torch.clone, torch.zeros(1, 5, 3))
+    axis.apply(torch.clone, torch.zeros(1, 3, 2, 3))
+    assert axis.last is None and axis.doubtful
+    axis.apply(torch.clone, torch.zeros(1, 3, 2, 4))
+    assert axis.last is False and not axis.doubtful
+    x = torch.arange(18.0).reshape(1, 3, 2, 3)
+    layer = nn.Linear(3, 3)
+    expected = layer(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+    torch.testing.assert_close(axis.apply(layer, x), expected)
+
+
+def test_attaching_tries_a_second_size_if_the_first_leaves_doubt(
+    make_backbone: MakeBackbone,
+) -> None:
+    """16 channels at stride 4 are maps of 16 x 16 in the first trial, at 64 pixels."""
+    backbone = make_backbone("swin")
+    assert backbone.taps[0].channels == 2 * backbone.size_divisor / backbone.taps[0].stride
+    encoder = attached(backbone, Rein(rank=4))
+    axes = [m.axis for m in encoder.modules() if isinstance(getattr(m, "axis", None), ChannelAxis)]
+    assert axes and all(axis.last for axis in axes)

@@ -11,6 +11,7 @@ from geotune.backbones.base import Backbone
 from geotune.config.method_options import MethodOptions
 from geotune.errors import GeotuneError
 from geotune.methods.core.encoder import Encoder
+from geotune.methods.core.injection import ChannelAxis
 from geotune.methods.core.reader import Reader, SelectedFeatures
 from geotune.utils.text import join_some, pluralize
 
@@ -26,8 +27,8 @@ def checked_encoder(
 ) -> Encoder:
     """Build an encoder and run `check_trainable`; by default it reads `SelectedFeatures`.
 
-    `merge` is that of `Encoder`; it is dropped if the frozen weights are quantized, which loses
-    the update.
+    The trial also teaches inserted layers where their channels are, see `ChannelAxis`. `merge` is
+    that of `Encoder`; it is dropped if the frozen weights are quantized, which loses the update.
     """
     encoder = Encoder(
         backbone,
@@ -36,7 +37,11 @@ def checked_encoder(
         backbone_frozen=backbone_frozen,
         merge=merge if method.frozen_precision == "fp32" else None,
     )
-    return check_trainable(encoder, name)
+    check_trainable(encoder, name)
+    axes = (getattr(module, "axis", None) for module in encoder.modules())
+    if any(isinstance(axis, ChannelAxis) and axis.doubtful for axis in axes):
+        probe_loss(encoder, patches=3)
+    return encoder
 
 
 def check_trainable(encoder: Encoder, name: str | None = None) -> Encoder:
@@ -82,15 +87,18 @@ def freeze_dead_parameters(encoder: Encoder, prefix: str = "") -> None:
             encoder.get_parameter(name).requires_grad_(False)
 
 
-def probe_loss(encoder: Encoder) -> Tensor:
-    """Compute a random weighted sum of the maps of a small random image, from a fixed seed."""
+def probe_loss(encoder: Encoder, patches: int = 2) -> Tensor:
+    """Compute a random weighted sum of the maps of a small random image, from a fixed seed.
+
+    `patches`: its side, in the smallest divisor of an image.
+    """
     training = encoder.training
     encoder.eval()
     device = next(encoder.parameters()).device
     try:
         with torch.enable_grad(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            size = 2 * encoder.backbone.size_divisor
+            size = patches * encoder.backbone.size_divisor
             inputs = {k: v.to(device) for k, v in encoder.backbone.example(size, size).items()}
             total = sum((m * torch.randn(m.shape).to(m)).sum() for m in encoder(**inputs).maps)
     finally:

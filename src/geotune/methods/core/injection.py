@@ -247,8 +247,32 @@ def zero_init(layer: Any) -> Any:
     return layer
 
 
-def apply_channels_last(function: Callable[[Tensor], Tensor], x: Tensor, channels: int) -> Tensor:
-    """Apply a function of `(..., C)` to such a tensor, or to a map `(B, C, h, w)`."""
-    if x.ndim == 4 and x.shape[-1] != channels:
-        return function(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-    return function(x)
+class ChannelAxis:
+    """Where a layer's activations have their channels, which functions of `(..., C)` must know.
+
+    A map `(B, C, C, w)` or `(B, C, h, C)` does not tell. The axis is learned from the first map
+    that does, when `checked_encoder` tries the model on small images of two sizes, and kept.
+
+    Attributes:
+        last: whether 4-D activations are `(B, h, w, C)`, not `(B, C, h, w)`; None until it is
+            known.
+        doubtful: whether a map did not tell.
+    """
+
+    def __init__(self, channels: int) -> None:
+        self.channels = channels
+        self.last: bool | None = None
+        self.doubtful = False
+
+    def apply(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """Apply a function of `(..., C)` to such a tensor, or to a map `(B, C, h, w)`."""
+        if x.ndim != 4:
+            return function(x)
+        if self.last is None:
+            first, last = x.shape[1] == self.channels, x.shape[-1] == self.channels
+            self.doubtful = first and last
+            if not self.doubtful:
+                self.last = last
+        if self.last is False:
+            return function(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return function(x)
