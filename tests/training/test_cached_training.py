@@ -231,6 +231,25 @@ def test_resumed_training_is_bit_identical(
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
+def test_a_resumed_run_keeps_its_fixed_axes(
+    train: Run, cut_off: Callable[..., None], caching: dict[str, Any], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Also where they came from an adapter, or where principal components have other signs."""
+    pca = {**caching, "method.projection_init": "pca_fixed"}
+    train(tmp_path / "first", {**pca, "data.split.train": ["a"], "train.epochs": 1})
+    start = {**pca, "train.start_from": str(tmp_path / "first")}
+    for name, changes in (("from", start), ("own", pca)):
+        train(tmp_path / name / "whole", changes)
+        cut_off(tmp_path / name / "cut", changes, epoch=1)
+        with monkeypatch.context() as patch:
+            patch.setattr(Model, "calibrate", lambda *_: pytest.fail("calibrated again"))
+            train(tmp_path / name / "cut", changes)
+        assert history(tmp_path / name / "whole") == history(tmp_path / name / "cut")
+        files = [tmp_path / name / each / "adapter.safetensors" for each in ("whole", "cut")]
+        assert files[0].read_bytes() == files[1].read_bytes()
+
+
 @pytest.mark.slow
 def test_sigkill_while_caching_and_while_training(
     train: Run, tiny_recipe: Callable[..., Path], caching: dict[str, Any], tmp_path: Path

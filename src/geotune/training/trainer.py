@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import signal
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from math import ceil
@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from geotune.config import TrainOptions
 from geotune.data.datamodule import DataModule
@@ -160,6 +162,7 @@ def fit(
         _check_one_copy("distill.cache", world)
     on_start()
     encoder, device = built.model.encoder, trainer.strategy.root_device
+    _restore_calibration(built, run_dir)
     cache = None
     if train.cache == "none" or stop:
         built.model.calibrate_on(data.train)
@@ -312,6 +315,21 @@ def fit(
         notes,
         checkpointer.code,
     )
+
+
+def _restore_calibration(built: BuiltModel, run_dir: RunDir) -> None:
+    """Give the method's reader the calibration of a run that is resumed.
+
+    Another one may differ, as the start from an adapter or the signs of principal components do,
+    and cached features would not be those that the checkpoint belongs to.
+    """
+    if not (built.model.encoder.reader.calibration_samples and run_dir.best_weights.is_file()):
+        return
+    with suppress(OSError, SafetensorError):  # reported when the checkpoint is opened
+        tensors = load_file(run_dir.best_weights)
+        prefix = "encoder.reader."
+        of_reader = {name: t for name, t in tensors.items() if name.startswith(prefix)}
+        built.model.load_state_dict(of_reader, strict=False)
 
 
 def _check_settings(built: BuiltModel, data: DataModule, train: TrainOptions, world: int) -> None:
