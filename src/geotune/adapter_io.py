@@ -163,7 +163,10 @@ def write_adapter(folder: Path, state: Mapping[str, Tensor], config: AdapterConf
 
 
 def read_tensors(folder: Path, config: AdapterConfig) -> dict[str, Tensor]:
-    """Read `adapter.safetensors`. Raises `GeotuneError` if it does not match the config's hash."""
+    """Read `adapter.safetensors`.
+
+    Raises `GeotuneError` if it does not match the config's hash, or has a value that is not finite.
+    """
     path = folder / TENSORS
     try:
         digest = file_hash(path)
@@ -174,13 +177,23 @@ def read_tensors(folder: Path, config: AdapterConfig) -> dict[str, Tensor]:
                 code="adapter-mismatch",
                 file=path,
             )
-        return load_file(path)
+        tensors = load_file(path)
     except (OSError, SafetensorError) as error:
         raise GeotuneError(
             f"{path}: cannot be read ({error}); copy the adapter again",
             code="adapter-invalid",
             file=path,
         ) from error
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise GeotuneError(
+                f"{path}: {name} has values that are not finite; its training diverged, or the "
+                "file is not what was trained: leave this adapter out, or train it again at a "
+                "lower train.lr",
+                code="adapter-invalid",
+                file=path,
+            )
+    return tensors
 
 
 def check_base_model(backbone: Backbone, config: AdapterConfig, source: Path) -> None:

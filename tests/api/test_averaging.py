@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 import geotune
-from geotune.adapter_config import AdapterConfig, TrainingImages, load_adapter_config
+from geotune.adapter_config import TENSORS, AdapterConfig, TrainingImages, load_adapter_config
 from geotune.adapter_io import read_tensors, write_adapter
 from geotune.api.averaging import _average_products
 from geotune.api.testing import validate
@@ -280,7 +281,7 @@ def test_training_starts_from_an_adapter(first: Path, tmp_path: Path, geotune: C
             torch.testing.assert_close(tensor, state[name])
     wider = [f"train.run={tmp_path / 'wider'}", "method.rank=4", "--from", first]
     code, _, err = geotune("fit", recipe, *wider)
-    assert code == 1 and "adapter-mismatch" in err and "lora_A" in err and "the recipe" in err
+    assert code == 1 and "adapter-mismatch" in err and "method.rank: 2 -> 4" in err, err
     base = {**config.base, "fingerprint": "f" * 32}
     other, _ = site(first, tmp_path / "other", lambda name, tensor: tensor, base=base)
     code, _, err = geotune("fit", recipe, f"train.run={tmp_path / 'b'}", "--from", other)
@@ -295,3 +296,81 @@ def test_validation_at_a_site_is_that_of_the_adapters_run(
     run = geotune.fit(recipe, run=tmp_path / "run")
     metrics, windows = validate(recipe, run.run)
     assert metrics == pytest.approx(run.metrics) and windows == 4
+
+
+def test_values_that_are_not_finite_name_their_adapter(first: Path, tmp_path: Path) -> None:
+    """One site that diverged must not spoil the others in silence."""
+    for number, part in enumerate(("lora_A", "decoder")):
+
+        def broken(name: str, tensor: Tensor, part: str = part) -> Tensor:
+            return tensor * math.nan if part in name and tensor.is_floating_point() else tensor
+
+        second, _ = site(first, tmp_path / f"broken{number}", broken)
+        with raises("adapter-invalid", file=second / TENSORS, mentions=[part, "not finite"]):
+            geotune.average([first, second], tmp_path / "mean")
+        with raises("adapter-invalid", file=second / TENSORS):
+            geotune.load_adapter(second)
+
+
+def test_other_resolutions_and_types_have_no_average(first: Path, tmp_path: Path) -> None:
+    settings = load_adapter_config(first).prediction
+
+    def same(name: str, tensor: Tensor) -> Tensor:
+        return tensor
+
+    coarse, _ = site(
+        first,
+        tmp_path / "coarse",
+        same,
+        prediction=settings.model_copy(update={"resolution_m": 10.0}),
+    )
+    with raises("adapter-mismatch", key="data.resolution_m", file=coarse, mentions=["10 m", "own"]):
+        geotune.average([first, coarse], tmp_path / "mean")
+    half, _ = site(first, tmp_path / "half", lambda _, t: t.half() if t.is_floating_point() else t)
+    with raises("adapter-mismatch", file=half, mentions=["float16", "float32"]):
+        geotune.average([first, half], tmp_path / "mean")
+    larger, _ = site(
+        first, tmp_path / "larger", same, prediction=settings.model_copy(update={"window": 64})
+    )
+    result = geotune.average([first, larger], tmp_path / "mean")
+    assert any("data.window" in note and "32" in note for note in result.notes)
+
+
+def test_fitted_classifiers_have_no_average(tiny_values: Values, tmp_path: Path) -> None:
+    values = tiny_values(
+        {"method": {"kind": "frozen", "stem_width": 0}, "decoder": {"kind": "knn"}}
+    )
+    run = geotune.fit(values, run=tmp_path / "knn").run
+    with raises("adapter-mismatch", key="decoder.kind", file=run, mentions=["knn"]):
+        geotune.average([run, run], tmp_path / "mean")
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_products_of_grouped_convolutions_are_averaged_by_group(groups: int) -> None:
+    """Outputs of a group read its share of the rank; equal factors are their own average."""
+    generator = torch.Generator().manual_seed(0)
+    rank, inputs, outputs = 4, 6, 8
+
+    def factors() -> tuple[Tensor, Tensor]:
+        a = torch.randn(rank, inputs, 3, 3, generator=generator)
+        return a, torch.randn(outputs, rank // groups, 1, 1, generator=generator)
+
+    def update(a: Tensor, b: Tensor) -> Tensor:
+        parts = zip(a.flatten(1).chunk(groups), b.flatten(1).chunk(groups), strict=True)
+        return torch.cat([up @ down for down, up in parts])
+
+    one, other = factors(), factors()
+    a, b, lost = _average_products([one[0]] * 2, [one[1]] * 2, (0.5, 0.5))
+    assert (a.shape, b.shape) == (one[0].shape, one[1].shape)
+    torch.testing.assert_close(update(a, b), update(*one), atol=1e-4, rtol=1e-4)
+    assert lost < 1e-6
+    a, b, lost = _average_products([one[0], other[0]], [one[1], other[1]], (0.5, 0.5))
+    exact = (update(*one) + update(*other)) / 2
+    expected, kept = [], rank // groups
+    for part in exact.chunk(groups):
+        u, s, v = torch.linalg.svd(part, full_matrices=False)
+        expected.append(u[:, :kept] * s[:kept] @ v[:kept])
+    torch.testing.assert_close(update(a, b), torch.cat(expected), atol=1e-4, rtol=1e-4)
+    assert lost == pytest.approx(
+        float((exact - torch.cat(expected)).norm() / exact.norm()), abs=1e-4
+    )

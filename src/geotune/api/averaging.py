@@ -13,6 +13,8 @@ from torch import Tensor
 
 from geotune.adapter_config import AdapterConfig, TrainingImages, load_adapter_config
 from geotune.adapter_io import read_tensors, write_adapter
+from geotune.config import parse_sections
+from geotune.config.decoder_options import ProbeOptions
 from geotune.errors import GeotuneError
 from geotune.hub.download import adapter_source
 from geotune.training.run_dir import changed_values
@@ -25,7 +27,7 @@ DOWN, UP = ".lora_A.", ".lora_B."
 SCALES = ".lora_E."
 """In the name of AdaLoRA's singular values: its update is `B (E A)`."""
 
-PRODUCTS = ("lora", "rslora", "pissa", "olora", "adalora")
+PRODUCTS = ("lora", "rslora", "pissa", "olora", "adalora", "dora")
 """Tuners of `peft` whose updates are products that this averages."""
 
 FACTORED = ("molora", "slr", "aurora", "mpo", "dtl", "lorand", "rein", "ssb")
@@ -78,13 +80,16 @@ def average(
         weights: the number of training images of each adapter, or shares of sum 1; equal by
             default.
 
-    Raises `GeotuneError` for adapters of other base weights or recipes, for other normalisations,
-    for weights that do not fit, and if `out` contains an adapter.
+    Raises `GeotuneError` for adapters of other base weights or recipes, for other normalisations or
+    resolutions, for tensors with values that are not finite, for classifiers that were fitted to
+    features (`decoder.kind` knn, logistic), for weights that do not fit, and if `out` contains an
+    adapter.
     """
     sources, target = [adapter_source(each) for each in adapters], Path(out)
     folders = [source.folder for source in sources]
     shares = _shares(weights, len(folders))
     configs = [load_adapter_config(folder) for folder in folders]
+    _check_trained(folders[0], configs[0])
     for folder, config in zip(folders[1:], configs[1:], strict=True):
         _check_equal(folders[0], configs[0], folder, config)
     if target.exists() and any(target.iterdir()):
@@ -101,7 +106,7 @@ def average(
     make_folder(target)
     size = write_adapter(target, mean, _average_configs(configs, shares))
     of_hub = tuple(f"adapter: {source}" for source in sources if source.reference is not None)
-    return AverageResult(target, shares, size, lost, (*of_hub, *_notes(configs[0], lost)))
+    return AverageResult(target, shares, size, lost, (*of_hub, *_notes(configs, lost)))
 
 
 def _shares(weights: Sequence[float] | None, count: int) -> tuple[float, ...]:
@@ -123,6 +128,19 @@ def _shares(weights: Sequence[float] | None, count: int) -> tuple[float, ...]:
     if problem:
         raise GeotuneError(f"weights: {problem}", code="option-invalid", key="weights")
     return tuple(weight / sum(weights) for weight in weights)
+
+
+def _check_trained(folder: Path, config: AdapterConfig) -> None:
+    """Raise `GeotuneError` for a classifier that holds or was fitted to its own features."""
+    decoder = parse_sections(config.sections, str(folder)).decoder
+    if isinstance(decoder, ProbeOptions):
+        raise GeotuneError(
+            f"{folder}: decoder.kind {decoder.kind} was fitted to the features of its own images, "
+            "which have no average; train a linear or global_pool decoder",
+            code="adapter-mismatch",
+            key="decoder.kind",
+            file=folder,
+        )
 
 
 def _check_equal(first: Path, one: AdapterConfig, second: Path, other: AdapterConfig) -> None:
@@ -166,6 +184,17 @@ def _check_equal(first: Path, one: AdapterConfig, second: Path, other: AdapterCo
             file=second,
         )
 
+    ours, theirs = one.prediction.resolution_m, other.prediction.resolution_m
+    if ours != theirs:
+        metres = ("its own" if side is None else f"{side:g} m" for side in (theirs, ours))
+        raise GeotuneError(
+            f"{second}: trained at another resolution than {first} ({' and '.join(metres)} per "
+            "pixel); train with the same data.resolution_m",
+            code="adapter-mismatch",
+            key="data.resolution_m",
+            file=second,
+        )
+
 
 def _normalization_difference(one: AdapterConfig, other: AdapterConfig) -> str:
     """The first band whose offset or scale differs, or the bands."""
@@ -182,7 +211,10 @@ def _normalization_difference(one: AdapterConfig, other: AdapterConfig) -> str:
 def _check_tensors(
     first: Path, state: Mapping[str, Tensor], second: Path, other: Mapping[str, Tensor]
 ) -> None:
-    shapes, others = ({k: tuple(t.shape) for k, t in s.items()} for s in (state, other))
+    shapes, others = (
+        {k: f"{tuple(t.shape)} {str(t.dtype).removeprefix('torch.')}" for k, t in s.items()}
+        for s in (state, other)
+    )
     if shapes != others:
         differing = [
             f"{name}: {others.get(name, 'missing')}, in {first} {shapes.get(name, 'missing')}"
@@ -190,8 +222,8 @@ def _check_tensors(
             if shapes.get(name) != others.get(name)
         ]
         raise GeotuneError(
-            f"{second}: tensors of other shapes ({join_some(differing, 3)}); train the adapters "
-            "with one recipe and one version of geotune",
+            f"{second}: tensors of other shapes or types ({join_some(differing, 3)}); train the "
+            "adapters with one recipe and one version of geotune",
             code="adapter-mismatch",
             file=second,
         )
@@ -276,32 +308,52 @@ def _pooled_variance(
 def _average_products(
     downs: Sequence[Tensor], ups: Sequence[Tensor], shares: Sequence[float]
 ) -> tuple[Tensor, Tensor, float]:
-    """Factors `A` `(r, ...)` and `B` `(out, r, ...)` of the best rank-r average of `B A`.
+    """Factors `A` `(r, ...)` and `B` `(out, r / groups, ...)` of the best average of `B A`.
+
+    In a grouped convolution, each group of outputs has its own share of the rank. Also returns the
+    share of the norm that the rank lost.
+    """
+    groups = len(downs[0]) // ups[0].shape[1]
+    parts = [
+        _average_of_group(
+            [a.double().flatten(1).chunk(groups)[i] for a in downs],
+            [b.double().flatten(1).chunk(groups)[i] for b in ups],
+            shares,
+        )
+        for i in range(groups)
+    ]
+    a, b = torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
+    total = math.sqrt(sum(part[3] for part in parts))
+    lost = math.sqrt(sum(part[2] for part in parts))
+    return (
+        a.reshape(downs[0].shape).to(downs[0].dtype),
+        b.reshape(ups[0].shape).to(ups[0].dtype),
+        lost / total if total else 0.0,
+    )
+
+
+def _average_of_group(
+    downs: Sequence[Tensor], ups: Sequence[Tensor], shares: Sequence[float]
+) -> tuple[Tensor, Tensor, float, float]:
+    """Matrices `A` `(r, in)` and `B` `(out, r)` of the best rank-r average of `B A`.
 
     The products are never formed: with stacked factors `[w_k B_k] [A_k]`, QR decompositions of both
-    reduce the decomposition to a matrix of side `K r`.
+    reduce the decomposition to a matrix of side `K r`. Also returns the squared norm of what the
+    rank lost, and that of the average.
     """
     rank = len(downs[0])
-    stacked_a = torch.cat([a.double().flatten(1) for a in downs])
-    stacked_b = torch.cat(
-        [share * b.double().flatten(1) for share, b in zip(shares, ups, strict=True)], dim=1
-    )
+    stacked_a = torch.cat(list(downs))
+    stacked_b = torch.cat([share * b for share, b in zip(shares, ups, strict=True)], dim=1)
     q_b, r_b = torch.linalg.qr(stacked_b)
     q_a, r_a = torch.linalg.qr(stacked_a.T)
     u, s, v = torch.linalg.svd(r_b @ r_a.T)
     kept = s[:rank].sqrt()
     count = len(kept)
-    b = ups[0].new_zeros(len(ups[0]), rank, dtype=torch.float64)
-    a = downs[0].new_zeros(rank, stacked_a.shape[1], dtype=torch.float64)
+    b = stacked_b.new_zeros(len(stacked_b), rank)
+    a = stacked_a.new_zeros(rank, stacked_a.shape[1])
     b[:, :count] = q_b @ u[:, :count] * kept
     a[:count] = kept[:, None] * (q_a @ v.T[:, :count]).T
-    total = float(s.norm())
-    loss = float(s[rank:].norm()) / total if total else 0.0
-    return (
-        a.reshape(downs[0].shape).to(downs[0].dtype),
-        b.reshape(ups[0].shape).to(ups[0].dtype),
-        loss,
-    )
+    return a, b, float(s[rank:].square().sum()), float(s.square().sum())
 
 
 def _average_configs(configs: Sequence[AdapterConfig], shares: Sequence[float]) -> AdapterConfig:
@@ -329,8 +381,15 @@ def _pooled(images: Sequence[TrainingImages], shares: Sequence[float]) -> Traini
     )
 
 
-def _notes(config: AdapterConfig, lost: Mapping[str, float]) -> tuple[str, ...]:
-    notes = []
+def _notes(configs: Sequence[AdapterConfig], lost: Mapping[str, float]) -> tuple[str, ...]:
+    notes, config = [], configs[0]
+    for key in ("window", "bands", "nodata", "quality"):
+        values = [getattr(each.prediction, key) for each in configs]
+        if any(value != values[0] for value in values):
+            notes.append(
+                f"the adapters differ in data.{key}; predictions of the average use that of the "
+                f"first: {values[0]}"
+            )
     if lost:
         notes.append(
             f"{len(lost)} low-rank updates averaged as products; their rank holds all but "
@@ -342,6 +401,11 @@ def _notes(config: AdapterConfig, lost: Mapping[str, float]) -> tuple[str, ...]:
         notes.append(
             f"{f'{kind} {tuner}'.strip()} multiplies trained tensors: the average of its tensors "
             "is not the average of its updates"
+        )
+    if tuner == "dora":
+        notes.append(
+            "dora scales the outputs of its products by magnitudes, which are averaged by "
+            "themselves: the average is close to that of the updates, not equal to it"
         )
     if config.sections["method"].get("projection_init") == "pca":
         notes.append(

@@ -129,7 +129,7 @@ def validate(
     parsed, _ = resolve_recipe(parsed, data)
     parsed, _ = resolve_precision(parsed)
     built = build_training(parsed, data.statistics, data.class_counts["train"])
-    load_whole_adapter(built, adapter_source(adapter))
+    load_whole_adapter(built, parsed, adapter_source(adapter))
     device = pick_device(parsed.train.accelerator)
     evaluate_windows = _evaluator(
         built.model, built.task, parsed.train, device, on_message, on_progress
