@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -35,11 +36,18 @@ SCENES = {1: ("a", "c"), 2: ("b", "d"), 3: ("a", "d")}
 class LocalGrid(Grid):  # type: ignore[misc]
     """Calls the sites' app at once, as processes of their own would.
 
-    `fails`: sites whose app fails.
+    `fails`: sites whose app fails, in the phase `failing`; `silent`: sites that do not answer.
     """
 
-    def __init__(self, contexts: dict[int, Context], fails: Iterable[int] = ()) -> None:
-        self.contexts, self.fails = contexts, set(fails)
+    def __init__(
+        self,
+        contexts: dict[int, Context],
+        fails: Iterable[int] = (),
+        failing: str = "train",
+        silent: Iterable[int] = (),
+    ) -> None:
+        self.contexts, self.fails, self.failing = contexts, set(fails), failing
+        self.silent = set(silent)
         self.trained: list[tuple[int, int]] = []
 
     def set_run(self, run: Any) -> None:
@@ -64,11 +72,12 @@ class LocalGrid(Grid):  # type: ignore[misc]
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> list[Message]:
-        return [self._reply(message) for message in messages]
+        asked = [m for m in messages if m.metadata.dst_node_id not in self.silent]
+        return [self._reply(message) for message in asked]
 
     def _reply(self, message: Message) -> Message:
         site = message.metadata.dst_node_id
-        if site in self.fails:
+        if site in self.fails and message.metadata.message_type == self.failing:
             return Message(Error(0, "the disk is full"), reply_to=message)
         if message.metadata.message_type == "train":
             self.trained.append((site, message.content.config_records["config"]["server-round"]))
@@ -162,6 +171,61 @@ def test_a_site_that_fails_stops_the_round_and_the_server_continues(
     grid = LocalGrid(sites)
     serve(out, grid, rounds=3, epochs=1)
     assert not grid.trained
+
+
+def test_a_round_whose_validation_failed_is_repeated(
+    sites: dict[int, Context], tmp_path: Path
+) -> None:
+    """Without training again: the sites have the runs of that round."""
+    out = tmp_path / "out"
+    failing = LocalGrid(sites, fails=[2], failing="evaluate")
+    with raises("federation-site", mentions=["round 1, validation", "site 2", "repeat round 1"]):
+        serve(out, failing, rounds=1, epochs=1)
+    before = tensors_of(out / "round1")
+    summaries = [tmp_path / f"site{site}/runs/round1/run.json" for site in sites]
+    created = [path.stat().st_mtime_ns for path in summaries]
+    serve(out, LocalGrid(sites), rounds=1, epochs=1)
+    assert created == [path.stat().st_mtime_ns for path in summaries]
+    for name, tensor in tensors_of(out / "round1").items():
+        assert torch.equal(tensor, before[name])
+    lines = [json.loads(line) for line in (out / "rounds.jsonl").read_text().splitlines()]
+    assert [(line["round"], line["phase"]) for line in lines] == [(1, "train"), (1, "validation")]
+
+
+def test_all_sites_that_were_asked_must_answer(sites: dict[int, Context], tmp_path: Path) -> None:
+    """Also if more than the expected ones are there."""
+    with raises("federation-site", mentions=["2 of 3 sites answered"]):
+        serve(tmp_path / "out", LocalGrid(sites, silent=[2]), rounds=1, epochs=1, sites=2)
+
+
+def test_paths_of_a_site_may_have_any_character(sites: dict[int, Context], tmp_path: Path) -> None:
+    for context in sites.values():
+        context.node_config["run"] += " #1: a"
+    serve(tmp_path / "out", LocalGrid(sites), rounds=2, epochs=1)
+    runs = Path(sites[1].node_config["run"])
+    assert (runs / "round2" / "run.json").is_file()
+    assert len([*runs.glob("received*")]) == 2  # the start of the last round, and its average
+
+
+@pytest.mark.parametrize("number", ["../../x", 0, True])
+def test_a_server_cannot_choose_folders(
+    sites: dict[int, Context], tmp_path: Path, number: Any
+) -> None:
+    config = ConfigRecord({"server-round": number, "epochs": 1})
+    message = Message(RecordDict({"config": config}), 1, "train")
+    with raises("federation-message", key="server-round", mentions=[repr(number)]):
+        client_app.train(message, sites[1])
+    assert not Path(sites[1].node_config["run"]).exists()
+
+
+def test_metrics_that_a_site_lacks_do_not_count() -> None:
+    """A class that is in no window of a site's split has no metric there."""
+    known = client_app._metrics({"iou/a": 0.5, "iou/b": math.nan, "miou": None}, 10)
+    assert dict(known) == {"num-examples": 10, "iou/a": 0.5}
+    other = client_app._metrics({"iou/a": 0.8, "iou/b": 0.2}, 30)
+    contents = [RecordDict({"metrics": each}) for each in (known, other)]
+    mean = dict(server_app.mean_metrics(contents, "num-examples"))
+    assert mean == pytest.approx({"iou/a": (5 + 24) / 40, "iou/b": 0.2})
 
 
 def test_sites_that_do_not_belong_together(sites: dict[int, Context], tmp_path: Path) -> None:

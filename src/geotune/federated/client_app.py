@@ -7,10 +7,13 @@ its rounds: `recipe="ships.yaml" run="runs/federated"`.
 from __future__ import annotations
 
 import hashlib
+import json
+import math
+import shutil
 from pathlib import Path
 from typing import Any
 
-from flwr.app import Context, Message, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 from geotune.adapter_config import TENSORS
@@ -39,12 +42,17 @@ def train(message: Message, context: Context) -> Message:
     """
     recipe, runs = _site(context)
     config = message.content.config_records[CONFIG]
+    number = _count(config, ROUND)
     overrides = []
     if EPOCHS in config:
-        overrides.append(f"train.epochs={config[EPOCHS]}")
+        overrides.append(f"train.epochs={_count(config, EPOCHS)}")
     if message.content.array_records.get(ARRAYS):
-        overrides.append(f"train.start_from={_received(message.content, runs)}")
-    result = fit(recipe, overrides, run=runs / f"round{config[ROUND]}")
+        start = _received(message.content, runs)
+        for earlier in runs.glob("received*"):  # the server sends them again if they are needed
+            if earlier != start:
+                shutil.rmtree(earlier, ignore_errors=True)
+        overrides.append(f"train.start_from={json.dumps(str(start))}")
+    result = fit(recipe, overrides, run=runs / f"round{number}")
     records = adapter_records(result.run)
     records[METRICS] = _metrics(result.metrics, result.summary["data"]["windows"]["train"])
     return Message(content=records, reply_to=message)
@@ -73,6 +81,19 @@ def _site(context: Context) -> tuple[Path, Path]:
     return Path(recipe).resolve(), Path(str(config.get("run", "runs/federated"))).resolve()
 
 
+def _count(config: ConfigRecord, key: str) -> int:
+    """A number that the server sent. Raises `GeotuneError` if it is none: it names a folder."""
+    value = config.get(key)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise GeotuneError(
+            f"the message of the server has {key} {value!r}, expected a whole number of 1 or more; "
+            "the server and all sites need geotune's app of the same version",
+            code="federation-message",
+            key=key,
+        )
+    return value
+
+
 def _received(content: RecordDict, runs: Path) -> Path:
     """The folder of a received adapter, named by its tensors: another average is another start."""
     new = runs / "received"
@@ -86,5 +107,9 @@ def _received(content: RecordDict, runs: Path) -> Path:
 
 def _metrics(metrics: dict[str, Any], images: int) -> MetricRecord:
     """Metrics without those that this split does not define, with the number of images."""
-    known = {name: float(value) for name, value in metrics.items() if value is not None}
+    known = {
+        name: float(value)
+        for name, value in metrics.items()
+        if value is not None and math.isfinite(value)
+    }
     return MetricRecord({IMAGES: images, **known})

@@ -3,14 +3,14 @@
 The app's configuration: `rounds`, `epochs` (per round; 0: those of each site's recipe), `sites`
 (how many must be there), `timeout` (seconds of a round) and `out`, the folder of the results: the
 average of each round, `round<N>`, and `rounds.jsonl` with the metrics. A server that was stopped
-continues after the last round in the folder.
+continues after the last round in the folder that was validated.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from logging import INFO
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from geotune.federated.records import (
     adapter_text,
     write_received,
 )
+from geotune.utils.atomic import write_atomically
 
 app = ServerApp()
 
@@ -51,9 +52,15 @@ class AdapterAverage(FedAvg):  # type: ignore[misc]
     """
 
     def __init__(self, out: Path, sites: int, first_round: int = 1) -> None:
-        super().__init__(min_train_nodes=sites, min_evaluate_nodes=sites, min_available_nodes=sites)
+        super().__init__(
+            min_train_nodes=sites,
+            min_evaluate_nodes=sites,
+            min_available_nodes=sites,
+            train_metrics_aggr_fn=mean_metrics,
+            evaluate_metrics_aggr_fn=mean_metrics,
+        )
         self.out = out
-        self.sites = sites
+        self.asked = sites
         self.skipped = first_round - 1
 
     def configure_train(
@@ -62,7 +69,8 @@ class AdapterAverage(FedAvg):  # type: ignore[misc]
         """Send the average of the last round to all sites."""
         number = server_round + self.skipped
         config = _with_adapter(config, self.out / f"round{number - 1}")
-        messages: Iterable[Message] = super().configure_train(number, arrays, config, grid)
+        messages = [*super().configure_train(number, arrays, config, grid)]
+        self.asked = len(messages)  # more sites than expected may be there
         return messages
 
     def aggregate_train(
@@ -83,6 +91,7 @@ class AdapterAverage(FedAvg):  # type: ignore[misc]
         shutil.rmtree(unfinished, ignore_errors=True)
         for note in average(folders, unfinished, weights=images).notes:
             log(INFO, "%s", note)
+        shutil.rmtree(self.out / f"round{number}", ignore_errors=True)  # of a repeated round
         unfinished.replace(self.out / f"round{number}")
         shutil.rmtree(received)
         metrics = self.train_metrics_aggr_fn([m.content for m in valid], self.weighted_by_key)
@@ -96,7 +105,8 @@ class AdapterAverage(FedAvg):  # type: ignore[misc]
         """Send the new average to all sites."""
         number = server_round + self.skipped
         config = _with_adapter(config, self.out / f"round{number}")
-        messages: Iterable[Message] = super().configure_evaluate(number, arrays, config, grid)
+        messages = [*super().configure_evaluate(number, arrays, config, grid)]
+        self.asked = len(messages)
         return messages
 
     def aggregate_evaluate(
@@ -117,24 +127,45 @@ class AdapterAverage(FedAvg):  # type: ignore[misc]
             for reply in replies
             if reply.has_error()
         ]
-        if errors or len(replies) < self.sites:
-            found = "; ".join(errors) or f"{len(replies)} of {self.sites} sites answered"
+        if errors or len(replies) < self.asked:
+            found = "; ".join(errors) or f"{len(replies)} of {self.asked} sites answered"
             raise GeotuneError(
-                f"round {number}, {phase}: {found}; start the same app again to continue after "
-                f"round {number - 1}",
+                f"round {number}, {phase}: {found}; start the same app again to repeat round "
+                f"{number}, in which sites that have trained answer at once",
                 code="federation-site",
                 file=self.out,
             )
         return replies
 
     def _record(self, number: int, phase: str, replies: Iterable[Message]) -> None:
-        """Append the metrics of each site to the history."""
+        """Write the metrics of each site to the history, in place of those of a repeated round."""
         sites = {
             str(reply.metadata.src_node_id): dict(reply.content.metric_records[METRICS])
             for reply in replies
         }
-        with (self.out / HISTORY).open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"round": number, "phase": phase, "sites": sites}) + "\n")
+        lines = [
+            line for line in _history(self.out) if (line["round"], line["phase"]) != (number, phase)
+        ]
+        lines.append({"round": number, "phase": phase, "sites": sites})
+        text = "".join(f"{json.dumps(line)}\n" for line in lines)
+        write_atomically(self.out / HISTORY, text.encode())
+
+
+def mean_metrics(contents: Sequence[RecordDict], weighted_by: str) -> MetricRecord:
+    """The mean of each metric over the sites that have it, weighted by their images.
+
+    A site lacks the metric of a class that its split does not have.
+    """
+    sums: dict[str, float] = {}
+    weights: dict[str, float] = {}
+    for content in contents:
+        metrics = content.metric_records[METRICS]
+        weight = float(metrics[weighted_by])
+        for name, value in metrics.items():
+            if name != weighted_by:
+                sums[name] = sums.get(name, 0.0) + weight * float(value)
+                weights[name] = weights.get(name, 0.0) + weight
+    return MetricRecord({name: total / weights[name] for name, total in sums.items()})
 
 
 @app.main()  # type: ignore[untyped-decorator]
@@ -170,9 +201,26 @@ def _with_adapter(config: ConfigRecord, folder: Path) -> ConfigRecord:
 
 
 def _last_round(out: Path) -> int:
-    """The last round whose average is in the folder; 0 if there is none."""
-    numbers = [path.name.removeprefix("round") for path in out.glob("round*")]
-    return max((int(number) for number in numbers if number.isdigit()), default=0)
+    """The last round whose average is in the folder and was validated; 0 if there is none."""
+    names = [path.name.removeprefix("round") for path in out.glob("round*")]
+    numbers = {int(name) for name in names if name.isdigit()}
+    validated = {line["round"] for line in _history(out) if line["phase"] == "validation"}
+    return max(numbers & validated, default=0)
+
+
+def _history(out: Path) -> list[dict[str, Any]]:
+    """The metrics of earlier rounds. Raises `GeotuneError` for a damaged file."""
+    path = out / HISTORY
+    try:
+        return [json.loads(line) for line in path.read_text("utf-8").splitlines() if line.strip()]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as error:
+        raise GeotuneError(
+            f"{path}: not the metrics of rounds ({error}); move it away to repeat all rounds",
+            code="file-unreadable",
+            file=path,
+        ) from error
 
 
 def _count(config: Any, key: str, default: int, least: int = 1) -> int:
