@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geotune import Full, Lora, Vpt
+from geotune import Full, Lora, Mpo, Peft, Vpt
 from geotune.methods.core.injection import mark_inserted
 from geotune.training.loaders import EpochSampler, RankSampler
 from geotune.training.micro_batching import MicroBatcher
@@ -138,6 +138,28 @@ def test_only_weights_of_layers_decay(make_backbone: Callable[..., Any]) -> None
     assert any("tokens" in name for name in decays)
     model.decay_all = True
     assert {decay for _, decay in groups(model).values()} == {0.1}
+
+
+@pytest.mark.parametrize(
+    ("method", "part"),
+    [
+        (Mpo(stem_width=0), "part."),
+        (Peft(tuner="dora", rank=2, stem_width=0), "magnitude"),
+        (Peft(tuner="ia3", stem_width=0), "ia3_l"),
+    ],
+    ids=lambda each: getattr(each, "kind", each),
+)
+@pytest.mark.parametrize("family", ["vit", "resnet"])
+def test_factors_of_pretrained_weights_do_not_decay(
+    make_backbone: Callable[..., Any], method: Any, part: str, family: str
+) -> None:
+    """Towards zero they would shrink the pretrained weights."""
+    if family == "resnet" and method.kind == "mpo":
+        pytest.skip("unsupported")
+    model = training(True)
+    model.model.encoder = method.attach(make_backbone(family))
+    decays = {name: decay for name, (_, decay) in groups(model).items() if part in name}
+    assert decays and not any(decays.values())
 
 
 @pytest.mark.parametrize("family", ["vit", "swin", "convnext", "resnet"])

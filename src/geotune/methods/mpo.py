@@ -66,6 +66,8 @@ class AuxiliaryTensors(LayerUpdate):
     `start_left` and `start_right` are their initial values.
     """
 
+    decays = False
+
     def __init__(self, layer: Layer, count: int) -> None:
         super().__init__()
         weight = layer.weight.detach()

@@ -7,6 +7,7 @@ from torch import nn
 
 from geotune.backbones.base import Backbone
 from geotune.methods.core.injection import is_inserted
+from geotune.methods.core.layer_updates import LayerUpdate
 from geotune.model import Model
 
 BACKBONE_LR_FACTOR = 0.1
@@ -14,6 +15,9 @@ BACKBONE_LR_FACTOR = 0.1
 NO_DECAY = ("bias", "scale", "gamma", "token", "embed", "pos")
 """Parts of the names of parameters with several dimensions that are not weights of a layer:
 position embeddings and bias tables, class tokens, prompts, scales."""
+
+FACTORS_OF_PEFT = ("lora_magnitude_vector.", "ia3_l.")
+"""In the names of parameters of peft's tuners that multiply pretrained weights."""
 
 
 def make_optimizer(
@@ -27,8 +31,8 @@ def make_optimizer(
 ) -> torch.optim.AdamW:
     """AdamW with weight decay for the weights of layers only.
 
-    Norms, biases, scalars, tokens, position embeddings and bias tables, and what a timm model lists
-    in `no_weight_decay`, have none.
+    Factors of pretrained weights (`LayerUpdate.decays`), norms, biases, scalars, tokens, position
+    embeddings and bias tables, and what a timm model lists in `no_weight_decay`, have none.
 
     Args:
         model: only parameters that require gradients are optimised.
@@ -77,13 +81,21 @@ def layer_decay_note(model: Model, layer_decay: float) -> str | None:
 
 def _decayed_parameters(model: Model) -> set[nn.Parameter]:
     listed: set[str] = getattr(model.encoder.backbone.model, "no_weight_decay", set)()
+    factors = {
+        parameter
+        for module in model.modules()
+        if isinstance(module, LayerUpdate) and not module.decays
+        for parameter in module.parameters()
+    }
     return {
         parameter
         for prefix, module in model.named_modules()
         if not isinstance(module, nn.Embedding)
         for name, parameter in module.named_parameters(recurse=False)
         if parameter.ndim > 1
+        and parameter not in factors
         and not any(part in name for part in NO_DECAY)
+        and not any(part in f"{prefix}.{name}" for part in FACTORS_OF_PEFT)
         and not any(f"{prefix}.{name}".endswith(f".{other}") for other in listed)
     }
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,14 @@ from geotune.methods.core.target_layers import Layer
 
 
 class LayerUpdate(nn.Module):
-    """What trains in an updated layer."""
+    """What trains in an updated layer.
+
+    Attributes:
+        decays: whether weight decay applies: not to factors of the pretrained weights, which it
+            would shrink.
+    """
+
+    decays: ClassVar[bool] = True
 
     @abstractmethod
     def forward(self, layer: Layer, x: Tensor) -> Tensor:
