@@ -270,6 +270,12 @@ def test_a_side_network_starts_from_its_pretraining(values: Values, tmp_path: Pa
             )
 
 
+def test_the_run_of_another_task_is_no_pretraining(values: Values, tmp_path: Path) -> None:
+    run = geotune.fit(values({"train.epochs": 1}), run=tmp_path / "run").run
+    with raises("settings-incompatible", key="task.kind", file=run, mentions=["segment"]):
+        geotune.pretrain(run)
+
+
 def test_principal_components_of_the_start_are_kept(values: Values, tmp_path: Path) -> None:
     method = {**EST, "projection_init": "pca"}
     run = run_of(values, tmp_path / "run", method, **{"train.epochs": 1})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -276,3 +277,30 @@ def test_moved_weights_name_the_option_that_gives_their_path(
         with raises("file-missing", key="backbone.weights", file=weights, mentions=mentions):
             load_adapter(tmp_path / "adapter", given)
     assert load_adapter(tmp_path / "adapter", moved).backbone.source == str(moved)
+
+
+@pytest.mark.parametrize(
+    ("method", "key"),
+    [
+        ({"kind": "rein", "rank": 4}, "num_tokens"),
+        ({"kind": "vpt"}, "num_prompts"),
+        ({"kind": "molora", "rank": 2}, "experts"),
+        ({"kind": "sidetune"}, "width"),
+    ],
+)
+def test_an_adapter_cannot_ask_for_any_amount_of_memory(
+    tiny_values: Callable[..., dict[str, Any]], tmp_path: Path, method: dict[str, Any], key: str
+) -> None:
+    """Before anything of that size is allocated; these would need more than a terabyte."""
+    recipe = parse_recipe(tiny_values({"method": {**method, "stem_width": 0}}))
+    built = build_training(recipe, STATISTICS)
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    save_model(folder, built, recipe, PredictionSettings(window=32))
+    assert load_adapter(folder)
+    config = folder / "adapter.json"
+    values = json.loads(config.read_text())
+    values["method"][key] = 10**11
+    config.write_text(json.dumps(values))
+    with raises("adapter-mismatch", file=folder, mentions=["describes a model"]):
+        load_adapter(folder)

@@ -217,3 +217,19 @@ def test_pruned_start_of_a_gated_mlp_raises(make_backbone: MakeBackbone) -> None
         block.mlp = SwiGLUPacked(width, 4 * width)  # fc2 reads half of the outputs of fc1
     with raises("method-unsupported", mentions=["init pruned", "use random"]):
         Lst(init="pruned").attach(backbone)
+
+
+def test_pruned_start_needs_as_many_channels(make_backbone: MakeBackbone) -> None:
+    """Also of an MLP that is not four times as wide as the stream, and of a single date."""
+    backbone = make_backbone("vit")
+    blocks: list[Any] = list(backbone.blocks)
+    for block in blocks:
+        channels = block.mlp.fc1.in_features
+        block.mlp.fc1 = nn.Linear(channels, 2 * channels)
+        block.mlp.fc2 = nn.Linear(2 * channels, channels)
+    with raises("method-option-invalid", key="method.reduction", mentions=["MLP", "pruned"]):
+        Lst(reduction=1, init="pruned", stem_width=0).attach(backbone)
+    dates = make_backbone("vit")
+    dates.timesteps, dates.combine = 2, "concat"  # as of a model that takes several dates
+    with raises("method-unsupported", key="backbone.combine", mentions=["mean"]):
+        Lst(reduction=4, init="pruned", stem_width=0).attach(dates)

@@ -11,10 +11,12 @@ from pydantic import ValidationError
 
 from geotune.api.fitting import FitResult, fit
 from geotune.api.recipes import OnMessage, RecipeLike, ignore_message, recipe_name
-from geotune.config import Recipe, apply_overrides, parse_recipe
+from geotune.config import Recipe, apply_overrides, load_recipe, parse_recipe
 from geotune.config.decoder_options import DecoderOptions
 from geotune.config.loader import read_values
+from geotune.errors import GeotuneError
 from geotune.registry import DECODERS, TASKS
+from geotune.training.run_dir import RunDir
 from geotune.utils.progress import OnProgress, ignore_progress
 
 DECODER = {"kind": "linear", "upsample": "stride"}
@@ -61,11 +63,26 @@ def pretrain(
         "callbacks": callbacks,
     }
     if isinstance(recipe, str | Path) and Path(recipe).is_dir():
+        _check_pretraining(Path(recipe))
         return fit(recipe, overrides, **options)
     parsed = pretraining_recipe(recipe, overrides, on_message)
     if run is None:
         run = parsed.train.run or Path("runs") / f"{recipe_name(recipe)}_pretrain"
     return fit(parsed, run=run, **options)
+
+
+def _check_pretraining(folder: Path) -> None:
+    """Raise `GeotuneError` if the run in a folder is no pretraining."""
+    saved = RunDir(folder).recipe
+    if saved.is_file() and load_recipe(saved)[0].task.kind != "reconstruct":
+        kind = load_recipe(saved)[0].task.kind
+        raise GeotuneError(
+            f"{folder}: the run has task.kind {kind}, it is no pretraining; name a recipe, such as "
+            f"{saved}, or continue the run with geotune fit",
+            code="settings-incompatible",
+            key="task.kind",
+            file=folder,
+        )
 
 
 def pretraining_recipe(

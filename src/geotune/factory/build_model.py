@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from geotune.adapter_config import ADAPTER_CONFIG, PredictionSettings, load_adapter_config
+from geotune.adapter_config import ADAPTER_CONFIG, TENSORS, PredictionSettings, load_adapter_config
 from geotune.adapter_io import check_base_model, load_adapter_state, read_tensors
 from geotune.backbones.base import Backbone
 from geotune.backbones.create import build_backbone, model_info
@@ -18,6 +18,7 @@ from geotune.config.decoder_options import DecoderOptions
 from geotune.config.method_options import EstOptions, MethodOptions, PythonMethodOptions
 from geotune.config.task_options import ReconstructOptions
 from geotune.errors import GeotuneError
+from geotune.factory.allocation_limit import AllocationLimit, AllocationLimitError
 from geotune.hub.download import BACKBONE, AdapterSource, adapter_source, download, pinned
 from geotune.hub.reference import is_hub_name
 from geotune.methods.create import create_method
@@ -184,6 +185,10 @@ def with_val_threshold(task: Task, details: Mapping[str, Any]) -> Task:
     return task
 
 
+NUMBERS_BESIDE_TENSORS = 2**27
+"""What a model may hold beside an adapter's tensors: tables, masks, and activations of a trial."""
+
+
 def load_adapter(
     folder: AdapterSource | Path | str,
     weights: Path | str | None = None,
@@ -244,8 +249,19 @@ def load_adapter(
             file=error.file,
         ) from error
     check_base_model(base, config, folder)
-    model = _model(sections, base, config.normalization)
-    load_adapter_state(model, read_tensors(folder, config), str(folder))
+    tensors = read_tensors(folder, config)
+    described = NUMBERS_BESIDE_TENSORS + 16 * sum(tensor.numel() for tensor in tensors.values())
+    try:
+        with AllocationLimit(described):
+            model = _model(sections, base, config.normalization)
+    except AllocationLimitError as error:
+        raise GeotuneError(
+            f"{source}: {ADAPTER_CONFIG} describes a model of more than {described:,} numbers, "
+            f"which {TENSORS} does not have; the files do not belong together, or were changed",
+            code="adapter-mismatch",
+            file=folder,
+        ) from error
+    load_adapter_state(model, tensors, str(folder))
     model.eval()
     return BuiltModel(model, build_task(sections), config.normalization, list(base.notes))
 

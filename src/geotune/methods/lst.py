@@ -33,6 +33,7 @@ from geotune.methods.core.base import Method
 from geotune.methods.core.encoder import Encoder
 from geotune.methods.core.gradient_check import checked_encoder
 from geotune.methods.core.injection import freeze, zero_init
+from geotune.methods.core.method_errors import option_error
 from geotune.methods.core.pruned_start import (
     NarrowBlock,
     find_block_weights,
@@ -62,7 +63,7 @@ class Lst(LstOptions, Method):
         freeze(backbone)
         reader = Ladder(backbone, reduction=self.reduction, block_stride=self.block_stride)
         if self.init == "pruned":
-            reader.start_pruned(backbone)
+            reader.start_pruned(backbone, self.reduction)
         return checked_encoder(backbone, self, reader, backbone_frozen=True)
 
 
@@ -100,11 +101,19 @@ class Ladder(Reader):
         )
 
     @torch.no_grad()
-    def start_pruned(self, backbone: Backbone) -> None:
+    def start_pruned(self, backbone: Backbone, reduction: int) -> None:
         """Start projections and blocks from the backbone's most important channels.
 
-        Raises `GeotuneError` if the backbone's blocks are no usual transformer blocks.
+        Raises `GeotuneError` if the backbone's blocks are no usual transformer blocks, or their MLP
+        is narrower than that of the side network.
         """
+        if backbone.timesteps > 1 and backbone.combine == "concat":
+            raise GeotuneError(
+                "method.init pruned: with backbone.combine concat the outputs of a block are those "
+                "of all dates, but its weights are of one; use combine: mean, or init: random",
+                code="method-unsupported",
+                key="backbone.combine",
+            )
         weights = {i: find_block_weights(backbone, i) for i in range(len(backbone.taps))}
         usable = {i: block for i, block in weights.items() if block is not None}
         if len(usable) < len(weights):
@@ -117,6 +126,13 @@ class Ladder(Reader):
         for rung, index in enumerate(self.out_indices):
             down, block = self.down[rung], self.blocks[rung]
             assert isinstance(down, nn.Conv2d) and isinstance(block, LadderBlock)
+            own, hidden = block.mlp[0].out_features, len(usable[index].fc1.weight)
+            if own > hidden:  # type: ignore[operator]
+                problem = (
+                    f"with init: pruned, an MLP of the side network would have {own} channels, "
+                    f"more than the {hidden} of {backbone.name}; choose more, or init: random"
+                )
+                raise option_error("reduction", reduction, problem)
             stage = next(stage for stage in backbone.stages if index in stage)
             kept = important_channels([usable[i] for i in stage], down.out_channels)
             down.weight.zero_()
