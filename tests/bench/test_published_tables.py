@@ -52,6 +52,32 @@ def test_a_line_per_method_and_label_with_our_mean_beside_it(
     assert "| small | est | 0.600 | 0.300 |" in as_markdown([table])
 
 
+def test_labels_that_the_publication_lacks_are_shown_apart(
+    specs: list[RunSpec], tmp_path: Path
+) -> None:
+    """A mean over them would be of no experiment; a run in several contexts counts once."""
+    paper = [ExternalResult("tiny", "full", 0.5, None, "a paper")]
+    rows: list[Row | None] = [row(0.4), row(0.6), row(0.8), row(1.0), None, None, None, None]
+    [table] = published_tables(specs, rows, OBJECTIVES, paper, tmp_path)
+    [[_, _, ours]] = table.lines
+    full = [spec for spec in specs if spec.method == "full"]
+    assert [spec.labels["model"] for spec in full] == ["small", "small", "large", "large"]
+    means = {
+        label: [
+            each["metrics"]["miou"]
+            for spec, each in zip(specs, rows, strict=True)
+            if each and spec.method == "full" and spec.labels["model"] == label
+        ]
+        for label in ("small", "large")
+    }
+    assert ours == "; ".join(
+        f"model {label}: {sum(values) / 2:.3f} ± 0.141" for label, values in means.items() if values
+    )
+    repeated = [*specs, *specs]
+    [again] = published_tables(repeated, [*rows, *rows], OBJECTIVES, paper, tmp_path)
+    assert again.lines == table.lines
+
+
 def test_part_of_the_test_split_is_computed_from_the_windows(
     suite: Write, geotune: Callable[..., Any], tmp_path: Path
 ) -> None:

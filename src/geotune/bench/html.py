@@ -322,7 +322,7 @@ def _cell(estimate: Estimate | None, signs: bool) -> tuple[str, str, float | str
 def _windows(differing: Disagreements) -> dict[str, Any]:
     return {
         "recipe": differing.table.recipe,
-        "title": differing.table.title,
+        "title": differing.table.title + (", first fold" if differing.table.folds > 1 else ""),
         "methods": differing.methods,
         "legend": differing.legend,
         "windows": [
