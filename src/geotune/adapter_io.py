@@ -48,19 +48,20 @@ def adapter_state(model: Model) -> dict[str, Tensor]:
     buffers = {
         f"{prefix}.{name}" if prefix else name: buffer
         for prefix, module in model.named_modules()
-        if not _has_fixed_buffers(model, prefix, module)
+        if not has_fixed_buffers(model, prefix, module)
         for name, buffer in module.named_buffers(recurse=False)
     }
     return trained | {name: buffer for name, buffer in buffers.items() if name in persistent}
 
 
-def _has_fixed_buffers(model: Model, name: str, module: nn.Module) -> bool:
+def has_fixed_buffers(model: Model, name: str, module: nn.Module) -> bool:
     """Whether a module belongs to a backbone in evaluation mode and was not added by a method."""
     if name.partition(".")[0] == "teacher":
         return True
     if model.encoder.backbone_trains or is_inserted(module):
         return False
-    return name.startswith("encoder.backbone.")
+    # layers that a method shares with the backbone are named otherwise while it is set aside
+    return name.startswith(("encoder.backbone.", "encoder.borrowed."))
 
 
 def load_adapter_state(

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+import geotune
 from geotune.backbones.base import Backbone
 from helpers.errors import raises
 
@@ -247,3 +248,34 @@ def test_an_unknown_name_is_rejected_with_similar_ones(
 def test_a_patch_size_is_rejected(make_backbone: MakeBackbone) -> None:
     with raises("backbone-option", key="backbone.patch_size", mentions=["8", "timm/test_vit"]):
         make_backbone("vit", patch_size=8)
+
+
+@pytest.mark.parametrize(
+    "name", ["gcvit_xxtiny", "tiny_vit_5m_224", "swinv2_cr_tiny_ns_224", "fastvit_t8"]
+)
+def test_blocks_whose_layout_is_not_that_of_the_output(name: str) -> None:
+    """Rows of `(B, h, w, C)` are no channels, and another last layer is not the last block."""
+    backbone = geotune.backbone(f"timm/{name}", bands=3, pretrained=False)
+    info: Any = backbone.model.feature_info
+    expected = {each["reduction"]: each["num_chs"] for each in info}
+    size = (224, 224) if backbone.tiled else (64, 96)
+    found = {}
+    with torch.no_grad():
+        maps = backbone(torch.randn(1, 3, *size)).maps
+    for tap, feature in zip(backbone.taps, maps, strict=True):
+        assert feature.shape[1:] == (tap.channels, *(side // tap.stride for side in size))
+        found[tap.stride] = tap.channels  # the last of each stride
+    assert found == expected
+    assert len(backbone.blocks) in (0, len(backbone.taps))
+
+
+@pytest.mark.parametrize(
+    ("name", "stride"), [("vitamin_small_224", 16), ("vit_small_r26_s32_224", 32)]
+)
+def test_hybrid_vit_counts_the_stride_of_its_convolutions(name: str, stride: int) -> None:
+    backbone = geotune.backbone(f"timm/{name}", bands=3, pretrained=False)
+    assert backbone.size_divisor == stride
+    assert {tap.stride for tap in backbone.taps} == {float(stride)}
+    with torch.no_grad():
+        maps = backbone(torch.randn(1, 3, 2 * stride, 3 * stride)).maps
+    assert maps[-1].shape[-2:] == (2, 3)

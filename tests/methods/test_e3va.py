@@ -11,9 +11,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from geotune.adapter_io import adapter_state
 from geotune.backbones.base import Backbone
+from geotune.config.decoder_options import UnetOptions
+from geotune.decoders.unet import Unet
 from geotune.methods.core.encoder import Encoder
 from geotune.methods.e3va import E3va, Highway
+from geotune.model import Model
+from geotune.types import Normalization
 from helpers.errors import raises
 
 MakeBackbone = Callable[..., Backbone]
@@ -205,3 +210,18 @@ def test_stages_without_downsampling_layers_raise(
     mentions = ["small_swin", "layers.1.blocks.0"]
     with raises("method-unsupported", mentions=mentions):
         E3va(rank=4).attach(backbone)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_tensors_of_shared_layers_are_not_saved(
+    make_backbone: MakeBackbone, precision: Any
+) -> None:
+    """Nor while the backbone is set aside, as in a training from cached features."""
+    backbone = make_backbone("convnext")
+    encoder = E3va(stem_width=0, frozen_precision=precision).attach(backbone)
+    plain = Normalization(backbone.bands, (0.0,) * 4, (1.0,) * 4)
+    model = Model(plain, encoder, Unet(encoder.taps, 2, UnetOptions(channels=[8])))
+    names = adapter_state(model).keys()
+    with encoder.without_backbone():
+        assert any(name.startswith("encoder.borrowed.") for name in model.state_dict())
+        assert adapter_state(model).keys() == names

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import timm
+import torch
 from torch import Tensor, nn
 
 from geotune.backbones.bands import match_bands
@@ -39,7 +40,7 @@ _INPUT_OPTIONS: tuple[dict[str, Any], ...] = (
 
 
 class _NoMapError(Exception):
-    """A block's output is not a map."""
+    """A block's output is not a map, or it is unknown which axis has its channels."""
 
 
 class TimmBackbone(Backbone):
@@ -48,7 +49,9 @@ class TimmBackbone(Backbone):
     def __init__(self, model: nn.Module, spec: BackboneSpec, **kwargs: Any) -> None:
         super().__init__(model, spec, **kwargs)
         self._block_names = _find_blocks(model)
-        self.channels_last = getattr(model, "output_fmt", "NCHW") == "NHWC"
+        self._output_channels_last = getattr(model, "output_fmt", "NCHW") == "NHWC"
+        self.channels_last = self._output_channels_last
+        self._last_from_block = False
         self._prefix = int(getattr(model, "num_prefix_tokens", 0) or 0)
         self.token_layout = TokenLayout(self._prefix)
         self._patch = _patch_size(model) if self._is_plain() else None
@@ -59,6 +62,7 @@ class TimmBackbone(Backbone):
         try:
             if self._block_names:
                 try:
+                    self._learn_layout()
                     return self.find_taps(self._block_names)
                 except _NoMapError:
                     self._block_names = []
@@ -75,6 +79,36 @@ class TimmBackbone(Backbone):
             self.tiled, self.size_divisor = True, side
             self._block_names = _find_blocks(self.model)
             return self._find_own_taps()
+
+    @torch.no_grad()
+    def _learn_layout(self) -> None:
+        """Find the channels in the blocks' outputs, which the model's own output need not share.
+
+        Maps of a square image have two equal sides. Raises `_NoMapError` if the blocks differ.
+        """
+        shapes: dict[int, torch.Size] = {}
+        size = self.size_divisor if self.tiled else 2 * self.size_divisor
+        training, model = self.training, self.model
+        self.eval()
+
+        def record(index: int, output: Tensor) -> None:
+            shapes[index] = output.shape
+
+        with torch.random.fork_rng(devices=[]):
+            images = torch.randn(1, len(self.bands), size, size)
+            with _emit_outputs(self.blocks, set(range(len(self._block_names))), record):
+                output = model.forward_features(images)  # type: ignore[operator]
+        self.train(training)
+        maps = [shape for shape in shapes.values() if len(shape) == 4]
+        last = [s[1] == s[2] != s[3] for s in maps if len({*s[1:]}) > 1]
+        if last:
+            if any(last) != all(last):
+                raise _NoMapError
+            self.channels_last = last[0]
+        if len(maps) == len(shapes) and output.ndim == 4:
+            of_block = maps[-1][3 if self.channels_last else 1]
+            of_output = output.shape[3 if self._output_channels_last else 1]
+            self._last_from_block = of_block != of_output  # the model ends in another layer
 
     def _is_plain(self) -> bool:
         return bool(self._block_names) and self._block_names[0].startswith("blocks.")
@@ -109,28 +143,33 @@ class TimmBackbone(Backbone):
             return None
         size = (images.shape[-2], images.shape[-1])
         last = len(self._block_names) - 1
-        blocks = self.blocks[:-1]  # the last map is taken after the final normalisation
+        # the last map is taken after the final normalisation
+        blocks = self.blocks if self._last_from_block else self.blocks[:-1]
         with _emit_outputs(
-            blocks, out_indices, lambda i, output: emit(i, self._to_map(output, size))
+            blocks,
+            out_indices,
+            lambda i, output: emit(i, self._to_map(output, size, self.channels_last)),
         ):
             output = model.forward_features(images)
-        if last in out_indices:
-            emit(last, self._to_map(output, size))
+        if last in out_indices and not self._last_from_block:
+            emit(last, self._to_map(output, size, self._output_channels_last))
         if output.ndim == 3 and self._prefix:
             tokens: Tensor = output[:, : self._prefix]
             return tokens
         return None
 
-    def _to_map(self, output: Tensor, size: tuple[int, int]) -> Tensor:
+    def _to_map(self, output: Tensor, size: tuple[int, int], channels_last: bool) -> Tensor:
         """A block's output as `(B, C, h, w)`, without class and register tokens."""
         if output.ndim == 3:
             if self._patch is None:
                 raise _NoMapError
             rows, columns = size[0] // self._patch[0], size[1] // self._patch[1]
+            if output.shape[1] < rows * columns:
+                raise _NoMapError
             # some models append their class token after the first blocks
             tokens = output[:, max(0, output.shape[1] - rows * columns) :]
             return tokens.transpose(1, 2).reshape(tokens.shape[0], -1, rows, columns)
-        return output.permute(0, 3, 1, 2) if self.channels_last else output
+        return output.permute(0, 3, 1, 2) if channels_last else output
 
 
 @contextmanager
@@ -280,9 +319,14 @@ def _find_blocks(model: nn.Module) -> list[str]:
 
 
 def _patch_size(model: nn.Module) -> tuple[int, int] | None:
-    patch = getattr(getattr(model, "patch_embed", None), "patch_size", None)
+    """Height and width of a token in pixels; of a hybrid, with the stride of its convolutions."""
+    embed = getattr(model, "patch_embed", None)
+    patch = getattr(embed, "patch_size", None)
     if patch is None:
         return None
+    ratio = getattr(embed, "feat_ratio", None)
+    if callable(ratio):
+        patch = ratio(as_scalar=False)
     return (patch, patch) if isinstance(patch, int) else (int(patch[0]), int(patch[1]))
 
 

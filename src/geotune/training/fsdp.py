@@ -23,8 +23,6 @@ def shard(model: Model, mesh: DeviceMesh) -> frozenset[str]:
     Backbone blocks are gathered one at a time, all other parameters for the whole step. Scalar
     parameters cannot be sharded and become vectors of length one; returns their names.
     """
-    if mesh.device_type == "cuda":  # as with DDP, batch norm uses the batch of all processes
-        nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     scalars = [name for name, parameter in model.named_parameters() if parameter.ndim == 0]
     for name in scalars:
         parent, _, leaf = name.rpartition(".")

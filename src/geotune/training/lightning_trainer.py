@@ -71,7 +71,7 @@ def make_trainer(
             enable_model_summary=False,
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
-            sync_batchnorm=distributed and torch.cuda.is_available() and train.accelerator != "cpu",
+            sync_batchnorm=False,  # TrainingModule does
         )
     except (MisconfigurationException, ValueError) as error:
         raise GeotuneError(

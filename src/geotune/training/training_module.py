@@ -15,6 +15,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim import Optimizer
 
+from geotune.adapter_io import has_fixed_buffers
 from geotune.data.window_datasets import GridWindowDataset
 from geotune.detectors.assigner import sampling_seed
 from geotune.errors import GeotuneError
@@ -27,6 +28,7 @@ from geotune.training.fsdp import full_state_dict, is_sharded, shard
 from geotune.training.micro_batching import BatchNormStatistics, MicroBatcher
 from geotune.training.optimizer import make_optimizer
 from geotune.types import Batch
+from geotune.utils.batch_norm import synchronize_batch_norm
 
 MAX_SEED = 0x7FFFFFFFFFFFFFFF
 PLATEAU_EPOCHS = 5
@@ -107,7 +109,13 @@ class TrainingModule(LightningModule):
         self._total_changed = False
 
     def configure_model(self) -> None:
-        """Shard the model if the strategy has a mesh of processes."""
+        """Synchronise batch norm, and shard the model if the strategy has a mesh of processes."""
+        if self.trainer.world_size > 1 and self.trainer.strategy.root_device.type == "cuda":
+            named = self.model.named_modules()
+            fixed = {
+                module for name, module in named if has_fixed_buffers(self.model, name, module)
+            }
+            synchronize_batch_norm(self.model, fixed)
         if self.device_mesh is not None and not is_sharded(self.model):
             self.scalar_names = shard(self.model, self.device_mesh["data_parallel"])
 

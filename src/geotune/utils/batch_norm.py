@@ -1,9 +1,11 @@
-"""Batch norm for batches with a single value per channel."""
+"""Batch norm for batches with a single value per channel, and over several processes."""
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import Any
 
+from timm.layers.norm_act import convert_sync_batchnorm
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -31,3 +33,18 @@ def _restore_mode(module: nn.Module, inputs: Any, output: Any) -> None:
     if getattr(module, "geotune_in_training", False):
         module.training = True
         del module.geotune_in_training
+
+
+def synchronize_batch_norm(model: nn.Module, fixed: Container[nn.Module]) -> None:
+    """Make batch norm use the batches of all processes, in place, except for `fixed` layers.
+
+    By timm: PyTorch's own function drops the activation of timm's layers that contain one, which
+    leaves another network.
+    """
+    for module in [*model.modules()]:
+        for name, child in [*module.named_children()]:
+            synchronized = isinstance(child, nn.SyncBatchNorm)
+            if isinstance(child, _BatchNorm) and child not in fixed and not synchronized:
+                layer: nn.Module = convert_sync_batchnorm(child)  # type: ignore[no-untyped-call]
+                allow_single_values(layer)
+                setattr(module, name, layer)
