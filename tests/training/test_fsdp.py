@@ -33,6 +33,8 @@ CASES: list[dict[str, Any]] = [
     {"method": {"kind": "lst"}},
     {"method": {"kind": "e3va"}},
     {"method": {"kind": "dtl"}},
+    {"method": {"kind": "dtl", "feedback_from": 1}},
+    {"method": {"kind": "peft", "tuner": "vblora"}},  # parameters that blocks share
     {"method": {"kind": "est", "min_width": 8}, "train.activation_checkpointing": "all"},
     {"method": {"kind": "est", "min_width": 8}, "backbone.name": "timm/test_resnet"},
     {

@@ -15,7 +15,7 @@ from geotune.utils.progress import OnProgress, ignore_progress
 
 OF_TEACHER = (
     "run", "start_from", "backbone_lr", "layer_decay", "accumulate_steps",
-    "activation_checkpointing", "memory_budget", "cache", "strategy",
+    "activation_checkpointing", "memory_budget", "cache", "strategy", "compile",
 )  # fmt: skip
 """Options of `train` that suit the teacher's backbone and method; a student has the defaults."""
 

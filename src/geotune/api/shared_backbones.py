@@ -28,6 +28,7 @@ def share_backbones(predictors: Sequence[Predictor]) -> list[list[int]]:
             key = json.dumps(backbone_dependencies(predictor.built.model), default=str)
         groups.setdefault(key, []).append(index)
         encoder.backbone = predictors[groups[key][0]].built.model.encoder.backbone
+        encoder.reader.use_backbone(encoder.backbone)
     return list(groups.values())
 
 

@@ -45,6 +45,7 @@ from geotune.methods.core.injection import (
     mark_inserted,
     replace_module,
     require_blocks,
+    require_equal_widths,
     require_spatial_tokens,
     zero_init,
 )
@@ -62,6 +63,7 @@ class Dtl(DtlOptions, Method):
         """See `Method.attach`."""
         check_odd("kernel_size", self.kernel_size)
         require_blocks(backbone, "dtl")
+        require_equal_widths(backbone, "dtl")
         require_spatial_tokens(backbone, "dtl")
         check_width("rank", self.rank, backbone)
         depth = len(backbone.blocks)
@@ -281,6 +283,7 @@ def insert_side_network(
         )
         if index == 0:
             tapped.part = mark_inserted(network)
+            tapped.part.geotune_shared = True  # type: ignore[assignment]  # all blocks read it
         replace_module(backbone, block, tapped)
     return shared
 

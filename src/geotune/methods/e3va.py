@@ -85,6 +85,10 @@ class Highway(Reader):
             {str(i): LayerNorm2d(backbone.taps[i].channels) for i in self.levels}
         )
 
+    def use_backbone(self, backbone: Backbone) -> None:
+        """See `Reader.use_backbone`."""
+        self._backbone = [backbone]
+
     def required_inputs(self, index: int) -> tuple[ReaderInput, ...]:
         """See `Reader.required_inputs`. Taps are read at the levels and before downsampling."""
         is_last = index + 1 == len(self.out_indices)

@@ -27,7 +27,7 @@ from geotune.config.method_options import LosaOptions
 from geotune.methods.core.base import Method
 from geotune.methods.core.encoder import Encoder
 from geotune.methods.core.gradient_check import checked_encoder
-from geotune.methods.core.injection import freeze, zero_init
+from geotune.methods.core.injection import freeze, require_equal_widths, zero_init
 from geotune.methods.core.method_errors import option_error
 from geotune.methods.core.reader import BlockActivations, Reader, level_indices
 from geotune.methods.core.side_network import select_blocks
@@ -41,6 +41,7 @@ class Losa(LosaOptions, Method):
 
     def attach(self, backbone: Backbone) -> Encoder:
         """See `Method.attach`."""
+        require_equal_widths(backbone, "losa")
         narrowest = min(tap.channels for tap in backbone.taps)
         if self.rank > narrowest:
             problem = f"{backbone.name} has taps of {narrowest} channels"

@@ -212,6 +212,10 @@ class VitAdapterReader(Reader):
         )
         return fine, []
 
+    def reset(self) -> None:
+        """See `Reader.reset`."""
+        self.pass_state = None
+
     def inject_prior(self, group: int, tokens: TokensToMaps) -> Tensor:
         """Inject the prior into the input of a group; returns the shape of `tokens.maps`."""
         assert self.pass_state is not None

@@ -7,6 +7,9 @@ processes must run the same blocks in the same order, forward and backward.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
@@ -20,7 +23,8 @@ from geotune.model import Model
 def shard(model: Model, mesh: DeviceMesh) -> frozenset[str]:
     """Shard a model in place among the processes of a one-dimensional mesh.
 
-    Backbone blocks are gathered one at a time, all other parameters for the whole step. Scalar
+    Backbone blocks are gathered one at a time, all other parameters for the whole step, as are
+    blocks with parameters that others read, too. Scalar
     parameters cannot be sharded and become vectors of length one; returns their names.
     """
     scalars = [name for name, parameter in model.named_parameters() if parameter.ndim == 0]
@@ -31,11 +35,24 @@ def shard(model: Model, mesh: DeviceMesh) -> frozenset[str]:
         vector = nn.Parameter(scalar.detach().reshape(1), requires_grad=scalar.requires_grad)
         module.register_parameter(leaf, vector)
     modules = set(model.modules())  # without the backbone if its features are cached
-    for block in model.encoder.backbone.blocks:
-        if block in modules:
+    blocks = [block for block in model.encoder.backbone.blocks if block in modules]
+    shared = _shared_parameters(blocks)
+    for block in blocks:
+        if shared.isdisjoint(block.parameters()):
             fully_shard(block, mesh=mesh)
     fully_shard(model, mesh=mesh)
     return frozenset(scalars)
+
+
+def _shared_parameters(blocks: Sequence[nn.Module]) -> set[nn.Parameter]:
+    """Parameters that several blocks read: no single one of them may gather and free them."""
+    count = Counter(parameter for block in blocks for parameter in {*block.parameters()})
+    shared = {parameter for parameter, number in count.items() if number > 1}
+    for block in blocks:
+        for module in block.modules():
+            if getattr(module, "geotune_shared", False):
+                shared |= {*module.parameters()}
+    return shared
 
 
 def is_sharded(model: Model) -> bool:

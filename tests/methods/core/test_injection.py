@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from geotune import Adapter, AdaptFormer, LoRand, Mona, Partial, Rein
+from geotune import Adapter, AdaptFormer, Dtl, LoRand, Losa, Mona, Partial, Rein, VitAdapter
 from geotune.backbones.base import Backbone
 from geotune.methods.core.base import Method
 from geotune.methods.core.encoder import Encoder
@@ -278,3 +279,31 @@ def test_attaching_tries_a_second_size_if_the_first_leaves_doubt(
     encoder = attached(backbone, Rein(rank=4))
     axes = [m.axis for m in encoder.modules() if isinstance(getattr(m, "axis", None), ChannelAxis)]
     assert axes and all(axis.last for axis in axes)
+
+
+@pytest.mark.parametrize("method", [Mona(bottleneck_dim=8), VitAdapter()], ids=lambda m: m.kind)
+def test_a_failed_pass_leaves_nothing_behind(make_backbone: MakeBackbone, method: Method) -> None:
+    """Such as one that ran out of memory: a retry needs what the graph of the failed one held."""
+    backbone = make_backbone("vit")
+    last: Any = list(backbone.blocks)[-1]
+    encoder = attached(backbone, method)
+
+    def fail(*_: Any) -> None:
+        raise MemoryError
+
+    handle = last.mlp.register_forward_pre_hook(fail)
+    with pytest.raises(MemoryError):
+        encoder(images())
+    for module in encoder.modules():
+        assert getattr(module, "change", None) is None or callable(module.change)
+        assert getattr(module, "pass_state", None) is None
+    handle.remove()
+    encoder(images())
+
+
+def test_blocks_of_different_widths_in_a_stage_raise(make_backbone: MakeBackbone) -> None:
+    for method in (Losa(stem_width=0, rank=4), Dtl(stem_width=0, rank=4)):
+        backbone = make_backbone("vit")
+        backbone.taps = (replace(backbone.taps[0], channels=32), *backbone.taps[1:])
+        with raises("method-unsupported", key="method.kind", mentions=["32 and", "channels"]):
+            method.attach(backbone)

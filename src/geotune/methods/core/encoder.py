@@ -84,19 +84,23 @@ class Encoder(nn.Module):
         With `features`, the result of `features()` for these images, the backbone does not run.
         """
         padded = self.backbone.prepare(images)
-        state = self.reader.start(padded)
+        try:
+            state = self.reader.start(padded)
 
-        def consume(index: int, feature: Tensor, activations: BlockActivations | None) -> None:
-            nonlocal state
-            state = self.reader(state, index, feature, activations)
+            def consume(index: int, feature: Tensor, activations: BlockActivations | None) -> None:
+                nonlocal state
+                state = self.reader(state, index, feature, activations)
 
-        tokens = None
-        if features is None:
-            tokens = self._run(padded, time, location, consume)
-        else:
-            for index in self.reader.out_indices:
-                consume(index, *self._cached_inputs(features, index, padded.new_empty(0)))
-        return self._finish(state, padded, tokens)
+            tokens = None
+            if features is None:
+                tokens = self._run(padded, time, location, consume)
+            else:
+                for index in self.reader.out_indices:
+                    consume(index, *self._cached_inputs(features, index, padded.new_empty(0)))
+            return self._finish(state, padded, tokens)
+        except BaseException:  # such as memory that ran out: a retry needs what this pass kept
+            self.reader.reset()
+            raise
 
     def _finish(self, state: Any, padded: Tensor, tokens: Tensor | None) -> FeatureMaps:
         """The maps of the reader and the stem."""

@@ -109,9 +109,12 @@ class _MidBlockResidual(ModuleWrapper):
         self._middle = [middle]  # in a list, so that it is no submodule
 
     def forward(self, *inputs: Any, **named: Any) -> Tensor:
-        out: Tensor = self.inner(*inputs, **named)
         middle = self._middle[0]
-        change, middle.change = middle.change, None
+        try:
+            out: Tensor = self.inner(*inputs, **named)
+            change = middle.change
+        finally:  # also if memory ran out: it would keep the graph of the blocks before
+            middle.change = None
         return out if change is None else out + change.reshape(out.shape)
 
 
@@ -211,6 +214,20 @@ def require_plain_vit(backbone: Backbone, method: str) -> None:
         strides = ", ".join(f"{backbone.taps[stage[0]].stride:g}" for stage in backbone.stages)
         problem = f"needs a plain ViT, but the blocks of this model have strides {strides}"
         raise unsupported_error(method, backbone.name, f"{problem}; choose est, adapter or lora")
+
+
+def require_equal_widths(backbone: Backbone, method: str) -> None:
+    """Raise `GeotuneError` if the taps of a stage have different channels."""
+    for stage in backbone.stages:
+        widths = sorted({backbone.taps[index].channels for index in stage})
+        if len(widths) > 1:
+            raise unsupported_error(
+                method,
+                backbone.name,
+                f"its blocks of stride {backbone.taps[stage[0]].stride:g} have "
+                f"{' and '.join(map(str, widths))} channels, expected the same; choose est, lst or "
+                "lora",
+            )
 
 
 def require_mlp(backbone: Backbone, method: str) -> None:

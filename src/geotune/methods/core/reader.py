@@ -61,6 +61,12 @@ class Reader(nn.Module):
         """Return the initial state for padded images `(B, C, H, W)`."""
         return None
 
+    def use_backbone(self, backbone: Backbone) -> None:
+        """Read another backbone with the same weights, which several models share."""
+
+    def reset(self) -> None:
+        """Drop what a forward pass keeps in the reader, after it failed."""
+
     def required_inputs(self, index: int) -> tuple[ReaderInput, ...]:
         """Return what `step` uses of block `index`; a feature cache stores nothing else."""
         if index in self.internals_at:
