@@ -52,6 +52,7 @@ ERROR_CODES: dict[str, str] = {
     "image-size": "labels were made for an image of another size",
     "point-size": "data.point_size is needed but missing, or invalid",
     # --- scenes, splits, published data sets ---
+    "split-changed": "training scenes came into the test split since the training",
     "split-empty": "a split has no scene or no sample",
     "scenes-missing": "a path, pattern or table yields no scene",
     "scene-duplicate": "two scenes have the same name, or one scene has two files",

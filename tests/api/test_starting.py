@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 import geotune
 from geotune.api.starting import start_from_adapter
@@ -14,6 +16,7 @@ from geotune.config import parse_recipe
 from geotune.factory.build_data import build_data
 from geotune.factory.build_model import build_training
 from geotune.hub.download import adapter_source
+from geotune.training.run_dir import RunDir
 from helpers.errors import raises
 
 Values = Callable[..., dict[str, Any]]
@@ -61,3 +64,45 @@ def test_what_tensors_do_not_depend_on_may_differ(tiny_values: Values, run: Path
 def test_another_normalisation_is_noted(tiny_values: Values, run: Path) -> None:
     note = start(tiny_values({"method": LORA, "data.split.train": ["a"]}), run)
     assert note is not None and "normalised with other values" in note
+
+
+def test_the_start_is_used_unless_a_checkpoint_is_loaded(
+    tiny_values: Values, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also over an earlier run, and after a kill before the first checkpoint."""
+    started = []
+
+    def start_and_count(*args: Any) -> str | None:
+        started.append(1)
+        return start_from_adapter(*args)
+
+    monkeypatch.setattr("geotune.api.train_workflow.start_from_adapter", start_and_count)
+    values = tiny_values({"method": LORA, "train.epochs": 1, "train.start_from": str(run)})
+    later = tmp_path / "later"
+    geotune.fit(values, run=later)
+    geotune.fit(values, run=later)  # complete
+    assert len(started) == 1
+    geotune.fit(values, run=later, overwrite=True)
+    assert len(started) == 2
+    for name in ("run.json", "checkpoint/last.ckpt", "checkpoint/previous.ckpt"):
+        (later / name).unlink(missing_ok=True)
+    assert RunDir(later).has_checkpoint  # the weights of an epoch whose checkpoint is missing
+    geotune.fit(values, run=later)
+    assert len(started) == 3
+
+
+def test_training_scenes_in_the_test_split_are_refused(tiny_values: Values, tmp_path: Path) -> None:
+    """Such as where a random split is drawn again, because scenes were added."""
+    run = geotune.fit(tiny_values({"method": LORA, "train.epochs": 1}), run=tmp_path / "run").run
+    recipe = run / "recipe.yaml"
+    text = recipe.read_text()
+    values = yaml.safe_load(text)
+    values["data"]["split"] |= {"train": ["a"], "test": ["b", "d"]}
+    recipe.write_text(yaml.safe_dump(values))
+    with raises("split-changed", key="data.split", mentions=["b", "trained on"]):
+        geotune.test(run)
+    assert "test" not in json.loads((run / "metrics.json").read_text())
+    recipe.write_text(text)
+    messages: list[str] = []
+    geotune.test(run, on_message=messages.append)
+    assert not any("split differs" in message for message in messages)

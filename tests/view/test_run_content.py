@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -84,16 +85,28 @@ def test_a_window_of_a_block_lies_on_the_scene_that_was_cut(tmp_path: Path) -> N
     assert [window.scene for window in windows] == ["s10", "s1", "s10"]
 
 
-def test_a_scene_is_predicted_on_request(serve: Serve, run: Path, tmp_path: Path) -> None:
+def test_a_scene_is_predicted_on_request(
+    serve: Serve, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     client = serve(run)
     before = json.loads(client.ask("scenes/0").body)
     assert before["predictable"]
+    content, may_start = client.server.pages.content, threading.Event()
+    predict = content.predict
+
+    def when_allowed(*args: Any) -> None:
+        assert may_start.wait(60)
+        predict(*args)
+
+    monkeypatch.setattr(content, "predict", when_allowed)
     assert client.ask("scenes/0/predict", "POST").status == 202
+    assert json.loads(client.ask("prediction").body)["state"] == "running"
+    assert client.ask("scenes/1/predict", "POST").status == 409  # one at a time
+    may_start.set()
     for _ in range(600):
         job = json.loads(client.ask("prediction").body)
         if job["state"] != "running":
             break
-        assert client.ask("scenes/1/predict", "POST").status == 409  # one at a time
         time.sleep(0.1)
     assert job["state"] == "done", job
     after = json.loads(client.ask("scenes/0").body)

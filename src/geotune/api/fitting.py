@@ -297,6 +297,7 @@ def _fit(
                 planned_bytes=planned_bytes,
                 adapt_checkpointing=adapts,
                 stop=stop,
+                overwrite=overwrite,
                 trackers=trackers,
             )
         except (GeotuneError, KeyboardInterrupt):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -18,10 +18,12 @@ from geotune.training.trackers import Trackers
 from geotune.utils.headline import headline
 from geotune.utils.precision import evaluation_precision
 from geotune.utils.progress import ALL_MODULES, OnProgress, ignore_progress, loading_libraries
+from geotune.utils.text import join_some
 
 if TYPE_CHECKING:
     import torch
 
+    from geotune.data.datamodule import DataModule
     from geotune.data.window_datasets import GridWindowDataset
     from geotune.model import Model
     from geotune.tasks.base import Task
@@ -63,6 +65,8 @@ def test(
             key="data.split.test",
             file=folder.recipe,
         )
+    if changed := _check_test_split(folder, data, run_summary):
+        on_message(f"note: {changed}")
     with loading_libraries(on_progress, ALL_MODULES):
         from geotune.api.environment import pick_device
         from geotune.api.worst_windows import write_worst_windows
@@ -99,6 +103,32 @@ def test(
         trackers.finish("test", tested.metrics, [folder.report, folder.path / "metrics.json"])
     result = {"metrics": tested.metrics, "regions": tested.regions, "gap": metrics["gap"]}
     return {**result, **tested.details}
+
+
+def _check_test_split(folder: RunDir, data: DataModule, summary: Mapping[str, Any]) -> str:
+    """A note if the test split is not that of the training; empty if it is.
+
+    Raises `GeotuneError` if scenes that the run was trained on, or chosen by, came into it, as
+    where a random split is drawn again over more scenes.
+    """
+    parts: Mapping[str, Sequence[str]] = summary["data"].get("parts", {})
+    then, now = parts.get("test", []), data.splits.get("test", [])
+    if not parts or list(then) == list(now):
+        return ""
+    new, gone = [n for n in now if n not in then], [n for n in then if n not in now]
+    seen = {*parts.get("train", []), *parts.get("val", [])}
+    leaked = [name for name in new if name in seen]
+    if leaked:
+        raise GeotuneError(
+            f"{folder.path}: the test split has scenes that the run was trained on or chosen by: "
+            f"{join_some(leaked)}; the scenes of the recipe changed since, and the split was drawn "
+            "again: restore them, name the test scenes (data.split: {kind: list}), or train again",
+            code="split-changed",
+            key="data.split",
+            file=folder.recipe,
+        )
+    changes = [f"{what} {join_some(x)}" for what, x in (("with", new), ("without", gone)) if x]
+    return f"the test split differs from that of the training: {' and '.join(changes)}"
 
 
 def validate(

@@ -75,6 +75,7 @@ def train(
     planned_bytes: int | None = None,
     adapt_checkpointing: bool = False,
     stop: bool = False,
+    overwrite: bool = False,
     trackers: Trackers | None = None,
 ) -> TrainResult | None:
     """Build the model, train it and write the run; returns None in helper processes.
@@ -93,6 +94,7 @@ def train(
         planned_bytes: the estimated memory of a step.
         adapt_checkpointing: recompute more activations if memory does not suffice.
         stop: train no further epoch.
+        overwrite: `on_start` removes an earlier run from the folder.
         trackers: of experiments; the caller opens and closes them.
     """
     asked = recipe
@@ -105,7 +107,8 @@ def train(
     if recipe.distill is not None:
         teacher = open_teacher(recipe.distill, built, data)
     own_notes = [*data.notes, *resolved_notes, *built.notes]
-    if recipe.train.start_from is not None and not folder.has_checkpoint:
+    resumes = folder.can_resume and not overwrite
+    if recipe.train.start_from is not None and not resumes:
         start = adapter_source(recipe.train.start_from)
         note = start_from_adapter(built, recipe, start)
         own_notes += [] if note is None else [note]

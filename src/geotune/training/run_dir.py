@@ -209,6 +209,11 @@ class RunDir:
         checkpoints = [self.best_weights, self.last_checkpoint, self.previous_checkpoint]
         return any(path.exists() for path in [*files, *checkpoints])
 
+    @property
+    def can_resume(self) -> bool:
+        """Whether there is a checkpoint to resume from, damaged or not."""
+        return self.last_checkpoint.is_file() or self.previous_checkpoint.is_file()
+
     def with_saved_defaults(self, recipe: Recipe) -> Recipe:
         """The recipe with the precision and memory settings that the run has chosen."""
         recipe = self.with_saved_choices(recipe)
@@ -247,6 +252,8 @@ class RunDir:
         """Mark a finished run as unfinished; its results stay until new ones replace them."""
         (self.path / "run.json").unlink(missing_ok=True)
         self.test_windows.unlink(missing_ok=True)
+        for path in self.path.glob("worst_test.*"):
+            path.unlink()
 
     def remove_checkpoints(self, *, keep_last: bool) -> None:
         """Remove what a finished run does not need, except what it continues from."""
