@@ -333,3 +333,15 @@ def test_damaged_weights_are_reported(
         config.write_text(json.dumps(values))
     with raises("weights-mismatch", key="backbone.weights", file=folder):
         make_backbone("galileo", weights=folder)
+
+
+def test_weights_of_another_size_are_refused(tmp_path: Path) -> None:
+    """Their folder says which size they are; the name of the recipe must not say another."""
+    from rslearn.models.galileo.single_file_galileo import Encoder
+
+    options = {"embedding_size": 192, "depth": 1, "num_heads": 3, "mlp_ratio": 4}
+    model = Encoder(**options)
+    (tmp_path / "config.json").write_text(json.dumps({"model": {"encoder": options}}))
+    torch.save(model.state_dict(), tmp_path / "encoder.pt")
+    with raises("weights-mismatch", key="backbone.weights", mentions=["192", "128"]):
+        geotune.backbone("rslearn/galileo_nano", bands=["B02"], weights=tmp_path)

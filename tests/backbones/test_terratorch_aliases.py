@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import geotune
 from geotune.backbones.base import Backbone
 from geotune.backbones.terratorch.aliases import MODELS, NAMES
 from helpers.errors import raises
@@ -130,3 +131,13 @@ def test_errors_have_terratorchs_name(
 
     with raises(code, key=f"backbone.{key}", mentions=[SMALL, *mentions]):
         make_backbone(SMALL, **{"bands": S2, **options})
+
+
+def test_names_with_the_librarys_name_in_front_are_the_same_models() -> None:
+    pytest.importorskip("terratorch")
+    bands = ["B02", "B03", "B04", "B8A", "B11", "B12"]
+    one, other = (
+        geotune.backbone(f"terratorch/{name}", bands=bands, pretrained=False)
+        for name in ("prithvi_eo_tiny", "terratorch_prithvi_eo_tiny")
+    )
+    assert type(one) is type(other) and one.name == other.name and one.taps == other.taps

@@ -251,13 +251,21 @@ def test_a_patch_size_is_rejected(make_backbone: MakeBackbone) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["gcvit_xxtiny", "tiny_vit_5m_224", "swinv2_cr_tiny_ns_224", "fastvit_t8"]
+    "name",
+    [
+        *("gcvit_xxtiny", "tiny_vit_5m_224", "swinv2_cr_tiny_ns_224", "fastvit_t8"),
+        *("mvitv2_tiny", "cs3darknet_s", "cspresnet50"),
+    ],
 )
 def test_blocks_whose_layout_is_not_that_of_the_output(name: str) -> None:
-    """Rows of `(B, h, w, C)` are no channels, and another last layer is not the last block."""
+    """Rows of `(B, h, w, C)` are no channels, another last layer or a branch is not the last block.
+
+    Blocks that give tuples are tapped at their stages.
+    """
     backbone = geotune.backbone(f"timm/{name}", bands=3, pretrained=False)
     info: Any = backbone.model.feature_info
     expected = {each["reduction"]: each["num_chs"] for each in info}
+    assert backbone.taps
     size = (224, 224) if backbone.tiled else (64, 96)
     found = {}
     with torch.no_grad():
@@ -267,6 +275,17 @@ def test_blocks_whose_layout_is_not_that_of_the_output(name: str) -> None:
         found[tap.stride] = tap.channels  # the last of each stride
     assert found == expected
     assert len(backbone.blocks) in (0, len(backbone.taps))
+
+
+def test_a_model_that_scales_images_to_one_size_runs_on_tiles() -> None:
+    """Otherwise maps of any image would have the size of those of a tile."""
+    backbone = geotune.backbone("timm/crossvit_9_240", bands=3, pretrained=False)
+    assert backbone.tiled and backbone.size_divisor == 240
+    with torch.no_grad():
+        maps = backbone(torch.randn(1, 3, 240, 480)).maps
+    for tap, feature in zip(backbone.taps, maps, strict=True):
+        assert feature.shape[2] * 2 == feature.shape[3]
+        assert feature.shape[2] == pytest.approx(240 / tap.stride)
 
 
 @pytest.mark.parametrize(

@@ -60,12 +60,17 @@ class TimmBackbone(Backbone):
 
     def _find_own_taps(self) -> tuple[Tap, ...]:
         try:
+            if hasattr(self.model, "img_size_scaled") and not self.tiled:
+                raise _NoMapError  # CrossViT scales every image to one size
             if self._block_names:
                 try:
                     self._learn_layout()
-                    return self.find_taps(self._block_names)
+                    taps = self.find_taps(self._block_names)
+                    self._check_stages(taps)
+                    return taps
                 except _NoMapError:
-                    self._block_names = []
+                    self._block_names, self._last_from_block = [], False
+                    self.channels_last = self._output_channels_last
             return self.find_taps(self._stage_names())
         except Exception as error:
             side = _fixed_side(self.model)
@@ -91,7 +96,9 @@ class TimmBackbone(Backbone):
         training, model = self.training, self.model
         self.eval()
 
-        def record(index: int, output: Tensor) -> None:
+        def record(index: int, output: Any) -> None:
+            if not isinstance(output, Tensor):
+                raise _NoMapError
             shapes[index] = output.shape
 
         with torch.random.fork_rng(devices=[]):
@@ -109,6 +116,17 @@ class TimmBackbone(Backbone):
             of_block = maps[-1][3 if self.channels_last else 1]
             of_output = output.shape[3 if self._output_channels_last else 1]
             self._last_from_block = of_block != of_output  # the model ends in another layer
+
+    def _check_stages(self, taps: Sequence[Tap]) -> None:
+        """Raise `_NoMapError` if the last block of a stage does not give the stage's output.
+
+        As where it is one of two branches (CSPNet).
+        """
+        last = {tap.stride: tap.channels for tap in taps}
+        info: Any = getattr(self.model, "feature_info", None) or ()
+        for stage in () if self._is_plain() else info:
+            if last.get(stage["reduction"], stage["num_chs"]) != stage["num_chs"]:
+                raise _NoMapError
 
     def _is_plain(self) -> bool:
         return bool(self._block_names) and self._block_names[0].startswith("blocks.")
@@ -306,6 +324,8 @@ def _find_blocks(model: nn.Module) -> list[str]:
     for container in ("layers", "stages"):
         stages = getattr(model, container, None)
         if isinstance(stages, Iterable) and all(hasattr(stage, "blocks") for stage in stages):
+            if any(hasattr(stage, "conv_transition") for stage in stages):
+                return []  # CSPNet: the blocks are one branch of a stage
             return [
                 f"{container}.{i}.blocks.{j}"
                 for i, stage in enumerate(stages)

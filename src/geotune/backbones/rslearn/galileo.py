@@ -189,6 +189,15 @@ def galileo_backbone(spec: BackboneSpec) -> GalileoBackbone:
                 key="backbone.weights",
                 file=folder,
             ) from error
+        found, expected = model.embedding_size, _SHAPES[size]["embedding_size"]
+        if found != expected:
+            raise GeotuneError(
+                f"{folder}: holds a Galileo with tokens of {found} channels, but {spec.name} has "
+                f"{expected}; use the folder of that size, or its name",
+                code="weights-mismatch",
+                key="backbone.weights",
+                file=folder,
+            )
     else:
         model = Encoder(**_SHAPES[size])  # type: ignore[arg-type]
     spec.check_num_dates(model.max_sequence_length)

@@ -45,9 +45,12 @@ def terratorch_backbone(spec: BackboneSpec) -> Backbone:
             import terratorch  # noqa: F401
     finally:
         torch.set_float32_matmul_precision(precision)  # importing TerraTorch lowers it
+    # TerraTorch's own names of its models may have its name in front
+    known = spec.model.removeprefix("terratorch_")
     for family, build in _FAMILIES:
-        if spec.model in family:
-            return build(spec)
-    if terratorch_registry.knows(spec.model):
-        return terratorch_registry.registry_backbone(spec)
+        if known in family:
+            return build(spec.model_copy(update={"name": f"terratorch/{known}"}))
+    if terratorch_registry.knows(known):
+        named = spec.model_copy(update={"name": f"terratorch/{known}"})
+        return terratorch_registry.registry_backbone(named)
     raise spec.unknown_model_error([*MODELS, *terratorch_registry.names()])
