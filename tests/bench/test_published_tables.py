@@ -78,6 +78,19 @@ def test_labels_that_the_publication_lacks_are_shown_apart(
     assert again.lines == table.lines
 
 
+def test_seeds_without_all_planned_folds_have_no_value(
+    specs: list[RunSpec], tmp_path: Path
+) -> None:
+    """Half a cross-validation is no result, also if no seed has the other half."""
+    paper = [ExternalResult("tiny", "full", 0.5, None, "a paper")]
+    rows = [
+        row(0.4) if spec.method == "full" and spec.labels["model"] == "small" else None
+        for spec in specs
+    ]
+    [table] = published_tables(specs, rows, OBJECTIVES, paper, tmp_path, folds=("model",))
+    assert table.lines[0][-1] == "–"
+
+
 def test_part_of_the_test_split_is_computed_from_the_windows(
     suite: Write, geotune: Callable[..., Any], tmp_path: Path
 ) -> None:

@@ -76,9 +76,9 @@ def published_tables(
                     continue
                 metric = objectives[recipe].metric
                 runs = {
-                    spec.name: (spec, run)
+                    spec.name: (spec, run if run and run["error"] is None else None)
                     for spec, run in zip(specs, rows, strict=True)
-                    if run is not None and run["error"] is None and _same(spec, line[recipe])
+                    if _same(spec, line[recipe])
                 }
                 ours = _measured(runs.values(), line[recipe], metric, folder, folds)
                 row += [_cell(line[recipe].value, line[recipe].spread), ours]
@@ -107,15 +107,18 @@ def _same(spec: RunSpec, result: ExternalResult) -> bool:
 
 
 def _measured(
-    runs: Iterable[tuple[RunSpec, Row]],
+    runs: Iterable[tuple[RunSpec, Row | None]],
     result: ExternalResult,
     metric: str,
     folder: Path,
     folds: Sequence[str],
 ) -> str:
-    """Mean and standard deviation over the seeds, for each combination of the other labels."""
+    """Mean and standard deviation over the seeds, for each combination of the other labels.
+
+    Runs without a row are not finished; a seed counts if all its folds are.
+    """
     given = {"recipe", "seed", *result.labels, *folds}
-    by_labels: dict[tuple[str, ...], dict[Any, list[tuple[Path, Row]]]] = {}
+    by_labels: dict[tuple[str, ...], dict[Any, list[tuple[Path, Row | None]]]] = {}
     for spec, row in runs:
         others = tuple(
             f"{axis} {label}"
@@ -126,11 +129,13 @@ def _measured(
         seeds.setdefault(spec.labels["seed"], []).append((folder / RUNS / spec.name, row))
     cells = {}
     for others, seeds in by_labels.items():
-        # a seed counts if all folds are finished
-        complete = max(map(len, seeds.values()))
         values = [
-            _value(each, metric, result.regions) for each in seeds.values() if len(each) == complete
+            _value(finished, metric, result.regions)
+            for each in seeds.values()
+            if len(finished := [(path, row) for path, row in each if row is not None]) == len(each)
         ]
+        if not values:
+            continue
         spread = statistics.stdev(values) if len(values) > 1 else None
         cells[others] = _cell(statistics.fmean(values), spread)
     if len(cells) == 1:
