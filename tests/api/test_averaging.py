@@ -16,7 +16,7 @@ from torch import Tensor
 import geotune
 from geotune.adapter_config import TENSORS, AdapterConfig, TrainingImages, load_adapter_config
 from geotune.adapter_io import read_tensors, write_adapter
-from geotune.api.averaging import _average_products
+from geotune.api.average_tensors import average_products
 from geotune.api.testing import validate
 from helpers.errors import raises
 
@@ -162,14 +162,14 @@ def test_decompositions_of_mpo_have_to_be_equal(tiny_values: Values, tmp_path: P
 def test_factors_of_convolutions_and_of_more_rank_than_channels() -> None:
     torch.manual_seed(0)
     a, b = torch.randn(2, 4, 3, 5, 5), torch.randn(2, 6, 4, 1, 1)
-    down, up, lost = _average_products(list(a), list(b), [0.5, 0.5])
+    down, up, lost = average_products(list(a), list(b), [0.5, 0.5])
     assert down.shape == (4, 3, 5, 5) and up.shape == (6, 4, 1, 1)
     exact = sum(0.5 * y.flatten(1) @ x.flatten(1) for x, y in zip(a, b, strict=True))
     assert isinstance(exact, Tensor)
     difference = exact - up.flatten(1) @ down.flatten(1)
     assert lost == pytest.approx(float(difference.norm() / exact.norm()), rel=1e-4)
     a, b = torch.randn(2, 8, 3), torch.randn(2, 5, 8)  # the products have rank 3
-    down, up, lost = _average_products(list(a), list(b), [0.3, 0.7])
+    down, up, lost = average_products(list(a), list(b), [0.3, 0.7])
     torch.testing.assert_close(up @ down, 0.3 * b[0] @ a[0] + 0.7 * b[1] @ a[1])
     assert lost < 1e-6
 
@@ -360,11 +360,11 @@ def test_products_of_grouped_convolutions_are_averaged_by_group(groups: int) -> 
         return torch.cat([up @ down for down, up in parts])
 
     one, other = factors(), factors()
-    a, b, lost = _average_products([one[0]] * 2, [one[1]] * 2, (0.5, 0.5))
+    a, b, lost = average_products([one[0]] * 2, [one[1]] * 2, (0.5, 0.5))
     assert (a.shape, b.shape) == (one[0].shape, one[1].shape)
     torch.testing.assert_close(update(a, b), update(*one), atol=1e-4, rtol=1e-4)
     assert lost < 1e-6
-    a, b, lost = _average_products([one[0], other[0]], [one[1], other[1]], (0.5, 0.5))
+    a, b, lost = average_products([one[0], other[0]], [one[1], other[1]], (0.5, 0.5))
     exact = (update(*one) + update(*other)) / 2
     expected, kept = [], rank // groups
     for part in exact.chunk(groups):

@@ -14,13 +14,8 @@ import pytest
 from scipy import stats
 
 from geotune.adapter_config import FORMAT
-from geotune.bench.analysis import (
-    COSTS,
-    ComparisonTable,
-    MethodSummary,
-    combine_tables,
-    compare,
-)
+from geotune.bench.analysis import COSTS, ComparisonTable, MethodSummary, compare
+from geotune.bench.combined_tables import combine_tables
 from geotune.bench.comparison_tables import cells, combined_notes, notes
 from geotune.bench.grid import RunSpec, expand
 from geotune.bench.hparam_search import Objective

@@ -16,7 +16,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from geotune.bench.analysis import COSTS, CombinedTable, ComparisonTable, MethodSummary
+from geotune.bench.analysis import COSTS, ComparisonTable, MethodSummary
+from geotune.bench.combined_tables import CombinedTable
 from geotune.bench.comparison_tables import COLUMNS, as_csv, as_latex, as_markdown, cells, notes
 from geotune.bench.external_results import ExternalResult
 from geotune.bench.hparam_search import Objective

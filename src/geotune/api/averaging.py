@@ -13,6 +13,7 @@ from torch import Tensor
 
 from geotune.adapter_config import AdapterConfig, TrainingImages, load_adapter_config
 from geotune.adapter_io import read_tensors, write_adapter
+from geotune.api.average_tensors import average_states, pooled_variance, weighted_mean
 from geotune.config import parse_sections
 from geotune.config.decoder_options import ProbeOptions
 from geotune.errors import GeotuneError
@@ -20,12 +21,6 @@ from geotune.hub.download import adapter_source
 from geotune.training.run_dir import changed_values
 from geotune.utils.atomic import make_folder
 from geotune.utils.text import join_some
-
-DOWN, UP = ".lora_A.", ".lora_B."
-"""In the names of the factors of an update `B A`: peft's, of linear layers and convolutions."""
-
-SCALES = ".lora_E."
-"""In the name of AdaLoRA's singular values: its update is `B (E A)`."""
 
 PRODUCTS = ("lora", "rslora", "pissa", "olora", "adalora", "dora")
 """Tuners of `peft` whose updates are products that this averages."""
@@ -102,7 +97,7 @@ def average(
     for folder, state in zip(folders[1:], states[1:], strict=True):
         _check_tensors(folders[0], states[0], folder, state)
         _check_fixed_axes(configs[0], folders[0], states[0], folder, state)
-    mean, lost = _average_states(states, shares)
+    mean, lost = average_states(states, shares)
     make_folder(target)
     size = write_adapter(target, mean, _average_configs(configs, shares))
     of_hub = tuple(f"adapter: {source}" for source in sources if source.reference is not None)
@@ -259,103 +254,6 @@ def _check_fixed_axes(
         )
 
 
-def _average_states(
-    states: Sequence[Mapping[str, Tensor]], shares: Sequence[float]
-) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """The average of the tensors, and what the rank lost of each low-rank update."""
-    mean, lost = {}, {}
-    for name, first in states[0].items():
-        if name in mean:
-            continue
-        tensors = [state[name] for state in states]
-        if DOWN in name and (up := name.replace(DOWN, UP)) in states[0]:
-            ups = [state[up] for state in states]
-            if (scale := name.replace(DOWN, SCALES)) in states[0]:
-                tensors = [a * state[scale] for a, state in zip(tensors, states, strict=True)]
-                mean[scale] = torch.ones_like(states[0][scale])
-            mean[name], mean[up], lost[name] = _average_products(tensors, ups, shares)
-        elif name.endswith("num_batches_tracked"):
-            mean[name] = torch.stack(tensors).sum(0)
-        elif name.endswith("running_var"):
-            centres = [state[name.removesuffix("var") + "mean"] for state in states]
-            mean[name] = _pooled_variance(tensors, centres, shares)
-        elif first.is_floating_point():
-            mean[name] = _weighted(tensors, shares)
-        else:  # counters and indices, which training does not change
-            mean[name] = first
-    return {name: mean[name] for name in states[0]}, lost
-
-
-def _weighted(tensors: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
-    """The weighted mean, summed in double precision."""
-    total = sum(share * t.double() for share, t in zip(shares, tensors, strict=True))
-    assert isinstance(total, Tensor)
-    return total.to(tensors[0].dtype)
-
-
-def _pooled_variance(
-    variances: Sequence[Tensor], means: Sequence[Tensor], shares: Sequence[float]
-) -> Tensor:
-    """Variance over all adapters' values: that within an adapter and that of their means.
-
-    From deviations: a mean of squares would lose the variance of large values that differ little.
-    """
-    centre = _weighted([mean.double() for mean in means], shares)
-    within = [v.double() + (m - centre) ** 2 for v, m in zip(variances, means, strict=True)]
-    return _weighted(within, shares).to(variances[0].dtype)
-
-
-def _average_products(
-    downs: Sequence[Tensor], ups: Sequence[Tensor], shares: Sequence[float]
-) -> tuple[Tensor, Tensor, float]:
-    """Factors `A` `(r, ...)` and `B` `(out, r / groups, ...)` of the best average of `B A`.
-
-    In a grouped convolution, each group of outputs has its own share of the rank. Also returns the
-    share of the norm that the rank lost.
-    """
-    groups = len(downs[0]) // ups[0].shape[1]
-    parts = [
-        _average_of_group(
-            [a.double().flatten(1).chunk(groups)[i] for a in downs],
-            [b.double().flatten(1).chunk(groups)[i] for b in ups],
-            shares,
-        )
-        for i in range(groups)
-    ]
-    a, b = torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
-    total = math.sqrt(sum(part[3] for part in parts))
-    lost = math.sqrt(sum(part[2] for part in parts))
-    return (
-        a.reshape(downs[0].shape).to(downs[0].dtype),
-        b.reshape(ups[0].shape).to(ups[0].dtype),
-        lost / total if total else 0.0,
-    )
-
-
-def _average_of_group(
-    downs: Sequence[Tensor], ups: Sequence[Tensor], shares: Sequence[float]
-) -> tuple[Tensor, Tensor, float, float]:
-    """Matrices `A` `(r, in)` and `B` `(out, r)` of the best rank-r average of `B A`.
-
-    The products are never formed: with stacked factors `[w_k B_k] [A_k]`, QR decompositions of both
-    reduce the decomposition to a matrix of side `K r`. Also returns the squared norm of what the
-    rank lost, and that of the average.
-    """
-    rank = len(downs[0])
-    stacked_a = torch.cat(list(downs))
-    stacked_b = torch.cat([share * b for share, b in zip(shares, ups, strict=True)], dim=1)
-    q_b, r_b = torch.linalg.qr(stacked_b)
-    q_a, r_a = torch.linalg.qr(stacked_a.T)
-    u, s, v = torch.linalg.svd(r_b @ r_a.T)
-    kept = s[:rank].sqrt()
-    count = len(kept)
-    b = stacked_b.new_zeros(len(stacked_b), rank)
-    a = stacked_a.new_zeros(rank, stacked_a.shape[1])
-    b[:, :count] = q_b @ u[:, :count] * kept
-    a[:count] = kept[:, None] * (q_a @ v.T[:, :count]).T
-    return a, b, float(s[rank:].square().sum()), float(s.square().sum())
-
-
 def _average_configs(configs: Sequence[AdapterConfig], shares: Sequence[float]) -> AdapterConfig:
     """The first adapter's config, without what its own validation data chose."""
     first = configs[0]
@@ -373,8 +271,8 @@ def _pooled(images: Sequence[TrainingImages], shares: Sequence[float]) -> Traini
     sides = [image.pixel_m for image in images if image.pixel_m is not None]
     return images[0].model_copy(
         update={
-            "mean": _weighted(means, shares).tolist(),
-            "std": _pooled_variance(variances, means, shares).sqrt().tolist(),
+            "mean": weighted_mean(means, shares).tolist(),
+            "std": pooled_variance(variances, means, shares).sqrt().tolist(),
             "dtypes": sorted({dtype for image in images for dtype in image.dtypes}),
             "pixel_m": (min(s[0] for s in sides), max(s[1] for s in sides)) if sides else None,
         }

@@ -18,7 +18,7 @@ from geotune.training.trackers import Trackers
 from geotune.utils.headline import headline
 from geotune.utils.precision import evaluation_precision
 from geotune.utils.progress import ALL_MODULES, OnProgress, ignore_progress, loading_libraries
-from geotune.utils.text import join_some
+from geotune.utils.text import describe_changes, join_some
 
 if TYPE_CHECKING:
     import torch
@@ -113,11 +113,10 @@ def _check_test_split(folder: RunDir, data: DataModule, summary: Mapping[str, An
     """
     parts: Mapping[str, Sequence[str]] = summary["data"].get("parts", {})
     then, now = parts.get("test", []), data.splits.get("test", [])
-    if not parts or list(then) == list(now):
+    if not parts:
         return ""
-    new, gone = [n for n in now if n not in then], [n for n in then if n not in now]
-    seen = {*parts.get("train", []), *parts.get("val", [])}
-    leaked = [name for name in new if name in seen]
+    seen = {*parts.get("train", []), *parts.get("val", [])} - {*then}
+    leaked = [name for name in now if name in seen]
     if leaked:
         raise GeotuneError(
             f"{folder.path}: the test split has scenes that the run was trained on or chosen by: "
@@ -127,8 +126,8 @@ def _check_test_split(folder: RunDir, data: DataModule, summary: Mapping[str, An
             key="data.split",
             file=folder.recipe,
         )
-    changes = [f"{what} {join_some(x)}" for what, x in (("with", new), ("without", gone)) if x]
-    return f"the test split differs from that of the training: {' and '.join(changes)}"
+    changes = describe_changes(then, now)
+    return changes and f"the test split differs from that of the training: {changes}"
 
 
 def validate(

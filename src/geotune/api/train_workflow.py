@@ -107,7 +107,7 @@ def train(
     if recipe.distill is not None:
         teacher = open_teacher(recipe.distill, built, data)
     own_notes = [*data.notes, *resolved_notes, *built.notes]
-    resumes = folder.can_resume and not overwrite
+    resumes = bool(folder.checkpoints) and not overwrite
     if recipe.train.start_from is not None and not resumes:
         start = adapter_source(recipe.train.start_from)
         note = start_from_adapter(built, recipe, start)

@@ -102,7 +102,7 @@ class TimmBackbone(Backbone):
             shapes[index] = output.shape
 
         with torch.random.fork_rng(devices=[]):
-            images = torch.randn(1, len(self.bands), size, size)
+            images = self.example(size, size)["images"]
             with _emit_outputs(self.blocks, set(range(len(self._block_names))), record):
                 output = model.forward_features(images)  # type: ignore[operator]
         self.train(training)

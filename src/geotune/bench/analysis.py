@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,7 +19,6 @@ from geotune.bench.statistics import (
     Difference,
     Estimate,
     Sample,
-    combine,
     difference,
     estimate,
     levels,
@@ -28,7 +26,6 @@ from geotune.bench.statistics import (
 )
 from geotune.bench.suite import Compare
 from geotune.metrics.spatial_units import MIN_UNITS
-from geotune.report import number_format as fmt
 from geotune.utils.text import pluralize
 
 MAX_NAMED_REGIONS = 3
@@ -121,118 +118,6 @@ class ComparisonTable:
         return str(self.context["recipe"])
 
 
-@dataclass(frozen=True)
-class CombinedTable:
-    """The relative differences of each method to the reference over several data sets.
-
-    Attributes:
-        context: what the combined tables have in common.
-        recipes: the data sets on which any method was compared.
-        differences: over the data sets on which the method was compared, by method.
-        by_recipe: the relative difference on each data set, by method; NaN where not compared.
-    """
-
-    context: Labels
-    reference: str
-    recipes: list[str]
-    differences: dict[str, Difference]
-    by_recipe: dict[str, list[float]]
-
-
-def combine_tables(
-    tables: Sequence[ComparisonTable],
-    planned: Mapping[Context, Sequence[str]],
-    options: Compare,
-) -> list[CombinedTable]:
-    """Combine tables that differ in the recipe only, for methods compared in several of them.
-
-    Methods that are planned on several data sets share the error rate, see `planned_methods`. A
-    suite may be unfinished, and a method need not fit every backbone, so that a method may be
-    missing on a data set. One that failed there gets no verdict: leaving out the data sets on
-    which a method fails would favour it.
-    """
-    groups: dict[tuple[Any, ...], list[ComparisonTable]] = {}
-    for table in tables:
-        if options.combine and table.recipe not in options.combine:
-            continue
-        if not any(line.difference for line in table.lines):
-            continue
-        others = {axis: label for axis, label in table.context.items() if axis != "recipe"}
-        groups.setdefault((table.reference, *others.items()), []).append(table)
-    combined = []
-    for (reference, *context), group in groups.items():
-        methods = dict.fromkeys(line.method for table in group for line in table.lines)
-        lines = {name: [_line_of(table, name) for table in group] for name in methods}
-        found = {
-            name: each
-            for name, each in lines.items()
-            if sum(line is not None and line.difference is not None for line in each) > 1
-        }
-        if found:
-            several = _on_several(planned, options, dict(context), reference)
-            level_of = levels(options.level, several, options.primary)
-            recipes = [table.recipe for table in group]
-            combined.append(
-                CombinedTable(
-                    dict(context),
-                    reference,
-                    recipes,
-                    {
-                        name: _combine(each, recipes, level_of[name], options.margin)
-                        for name, each in found.items()
-                    },
-                    {
-                        name: [
-                            line.difference.relative if line and line.difference else math.nan
-                            for line in each
-                        ]
-                        for name, each in found.items()
-                    },
-                )
-            )
-    return combined
-
-
-def planned_methods(specs: Sequence[RunSpec], options: Compare) -> dict[Context, list[str]]:
-    """The methods of each table, finished or not, by its context."""
-    methods: dict[Context, dict[str, None]] = {}
-    for spec in specs:
-        methods.setdefault(_context(spec, options), {})[spec.method] = None
-    return {context: [*names] for context, names in methods.items()}
-
-
-def _on_several(
-    planned: Mapping[Context, Sequence[str]], options: Compare, context: Labels, reference: str
-) -> list[str]:
-    """The methods that are compared with a reference on several data sets."""
-    count: Counter[str] = Counter()
-    for labels, methods in planned.items():
-        others = dict(labels)
-        recipe = others.pop("recipe")
-        if others != context or (options.combine and recipe not in options.combine):
-            continue
-        if _reference(methods, options) == reference:
-            count.update(name for name in methods if name != reference)
-    return [name for name, data_sets in count.items() if data_sets > 1]
-
-
-def _line_of(table: ComparisonTable, method: str) -> MethodSummary | None:
-    return next((line for line in table.lines if line.method == method), None)
-
-
-def _combine(
-    lines: Sequence[MethodSummary | None], recipes: Sequence[str], level: float, margin: float
-) -> Difference:
-    differences = [line.difference for line in lines if line and line.difference]
-    failed = [
-        recipe
-        for recipe, line in zip(recipes, lines, strict=True)
-        if line and line.errors and line.difference is None
-    ]
-    reason = f"failed on {fmt.listing(failed)}" if failed else ""
-    return combine(differences, level, margin, reason)
-
-
 def compare(
     specs: Sequence[RunSpec],
     rows: Sequence[Row | None],
@@ -243,7 +128,7 @@ def compare(
     """One table per context, in the order of the runs; a run without a row is not finished."""
     contexts: dict[Context, list[tuple[RunSpec, Row | None]]] = {}
     for spec, row in zip(specs, rows, strict=True):
-        contexts.setdefault(_context(spec, options), []).append((spec, row))
+        contexts.setdefault(context_of(spec, options), []).append((spec, row))
     return [
         _table(dict(context), each, objectives[dict(context)["recipe"]], options, folder)
         for context, each in contexts.items()
@@ -251,13 +136,13 @@ def compare(
     ]
 
 
-def _context(spec: RunSpec, options: Compare) -> Context:
+def context_of(spec: RunSpec, options: Compare) -> Context:
     """The labels that the runs of a table have in common."""
     within = (*options.over, *options.folds)
     return tuple((axis, label) for axis, label in spec.context.items() if axis not in within)
 
 
-def _reference(methods: Sequence[str], options: Compare) -> str:
+def reference_of(methods: Sequence[str], options: Compare) -> str:
     """The method to compare with, whether or not it is finished."""
     return next(name for name in (options.to, "full", *methods) if name and name in methods)
 
@@ -272,7 +157,7 @@ def _table(
     by_method: dict[str, list[tuple[RunSpec, Row | None]]] = {}
     for spec, row in pairs:
         by_method.setdefault(spec.method, []).append((spec, row))
-    to = _reference([*by_method], options)
+    to = reference_of([*by_method], options)
     planned = [name for name in by_method if name != to]
     started = {
         name: each for name, each in by_method.items() if any(row is not None for _, row in each)

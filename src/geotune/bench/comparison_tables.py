@@ -8,7 +8,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from geotune.bench.analysis import COSTS, CombinedTable, ComparisonTable, MethodSummary
+from geotune.bench.analysis import COSTS, ComparisonTable, MethodSummary
+from geotune.bench.combined_tables import CombinedTable
 from geotune.bench.statistics import Estimate
 from geotune.bench.suite import Compare
 from geotune.report import number_format as fmt

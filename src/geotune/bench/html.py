@@ -14,7 +14,8 @@ from typing import Any, get_args
 from markupsafe import Markup
 
 import geotune
-from geotune.bench.analysis import CombinedTable, ComparisonTable, MethodSummary
+from geotune.bench.analysis import ComparisonTable, MethodSummary
+from geotune.bench.combined_tables import CombinedTable
 from geotune.bench.comparison_tables import (
     CHOSEN_ON,
     COLUMNS,

@@ -95,7 +95,8 @@ def bench(
         _run(suite, folder, path, every, specs, objectives, workers, ray, on_result)
         specs = every
     rows = _existing_rows(folder, specs)
-    from geotune.bench.analysis import combine_tables, compare, planned_methods
+    from geotune.bench.analysis import compare
+    from geotune.bench.combined_tables import combine_tables, planned_methods
     from geotune.bench.comparison_tables import as_csv, as_latex, as_markdown
     from geotune.bench.disagreements import find_disagreements
     from geotune.bench.html import PageContext, render
@@ -214,16 +215,17 @@ def _check_earlier(
         for spec in every
         if spec.name in by_name and spec.name not in selected
     ]
-    check_same_recipes(folder, others, suite.searches())
+    searches = suite.searches()
+    check_same_recipes(folder, others, searches)
     if suite.compare.mixed_code:
         return
     codes = {spec.name: row.get("code") for spec, row in others if row["error"] is None}
     found = {spec.name: _code(folder / RUNS / spec.name) for spec in specs}
-    for spec in specs:
-        search = suite.searches().get(spec.labels["recipe"])
-        trials = search.trials if search is not None and is_trained(spec) else 0
-        for number in range(trials):
-            name = f"{TRIALS}/{folder_name(spec.group)}/{number}"
+    groups = {folder_name(spec.group): spec for spec in specs if is_trained(spec)}
+    for group, spec in groups.items():  # seeds share a search
+        search = searches.get(spec.labels["recipe"])
+        for number in range(0 if search is None else search.trials):
+            name = f"{TRIALS}/{group}/{number}"
             found[name] = _code(folder / name)
     codes |= {name: code for name, code in found.items() if code is not None}
     check_same_code(codes, folder / ROWS, training_code() if None in found.values() else None)

@@ -28,6 +28,7 @@ from geotune.federated.records import (
     METRICS,
     ROUND,
     adapter_records,
+    is_count,
     write_received,
 )
 
@@ -84,7 +85,7 @@ def _site(context: Context) -> tuple[Path, Path]:
 def _count(config: ConfigRecord, key: str) -> int:
     """A number that the server sent. Raises `GeotuneError` if it is none: it names a folder."""
     value = config.get(key)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+    if not is_count(value):
         raise GeotuneError(
             f"the message of the server has {key} {value!r}, expected a whole number of 1 or more; "
             "the server and all sites need geotune's app of the same version",

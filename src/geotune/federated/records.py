@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeGuard
 
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
@@ -25,6 +26,11 @@ ROUND = "server-round"
 
 IMAGES = "num-examples"
 """Metric that weights a site in Flower's strategies."""
+
+
+def is_count(value: object, least: int = 1) -> TypeGuard[int]:
+    """Whether a value of a message or configuration is a whole number of `least` or more."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 def adapter_records(folder: Path) -> RecordDict:

@@ -30,6 +30,7 @@ from geotune.federated.records import (
     METRICS,
     adapter_records,
     adapter_text,
+    is_count,
     write_received,
 )
 from geotune.utils.atomic import write_atomically
@@ -225,7 +226,7 @@ def _history(out: Path) -> list[dict[str, Any]]:
 
 def _count(config: Any, key: str, default: int, least: int = 1) -> int:
     value = config.get(key, default)
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+    if not is_count(value, least):
         raise GeotuneError(
             f"{key}: found {value!r} in the app's configuration, expected a whole number of "
             f"{least} or more",

@@ -11,7 +11,7 @@ from geotune.config.schema import files_of_recipe
 from geotune.data.datamodule import DataModule
 from geotune.errors import GeotuneError
 from geotune.training.run_dir import RunDir
-from geotune.utils.text import join_some
+from geotune.utils.text import describe_changes, join_some
 
 MAX_SHIFT = 0.01
 """Difference of a band's mean or deviation, in deviations, up to which images did not change."""
@@ -88,19 +88,12 @@ def check_teacher_data(folder: RunDir, data: DataModule) -> None:
             f"{', '.join(trained['bands'])}; use the same bands in the same order",
         )
     for split, names in trained["parts"].items():
-        found = data.splits.get(split, [])
-        gone, new = [n for n in names if n not in found], [n for n in found if n not in names]
-        if gone or new:
-            changes = [
-                f"{what} {join_some(scenes)}"
-                for what, scenes in (("without", gone), ("with", new))
-                if scenes
-            ]
+        if changes := describe_changes(names, data.splits.get(split, [])):
             raise _mismatch(
                 folder,
                 "data.split",
                 f"the {split} split differs from that of the teacher {folder.path}: "
-                f"{' and '.join(changes)}; the student would be tested on what its teacher has "
+                f"{changes}; the student would be tested on what its teacher has "
                 "seen: use the same data and split, or train the teacher again on these",
             )
     columns = zip(

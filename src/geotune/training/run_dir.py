@@ -109,6 +109,11 @@ class RunDir:
         return self.path / "checkpoint" / "previous.ckpt"
 
     @property
+    def checkpoints(self) -> list[Path]:
+        """The checkpoints that exist, damaged or not, the newest first."""
+        return [p for p in (self.last_checkpoint, self.previous_checkpoint) if p.is_file()]
+
+    @property
     def best_weights(self) -> Path:
         """Trained tensors of the best epoch so far."""
         return self.path / "checkpoint" / "best.safetensors"
@@ -130,7 +135,7 @@ class RunDir:
         they are not kept in its place. Raises `GeotuneError` if all are damaged, or the weights of
         the best epoch.
         """
-        existing = [p for p in (self.last_checkpoint, self.previous_checkpoint) if p.is_file()]
+        existing = self.checkpoints
         problems: dict[Path, str] = {}
         for path in existing:
             problem = _damage(path)
@@ -208,11 +213,6 @@ class RunDir:
         files = [self.path / name for name in RESULT_FILES]
         checkpoints = [self.best_weights, self.last_checkpoint, self.previous_checkpoint]
         return any(path.exists() for path in [*files, *checkpoints])
-
-    @property
-    def can_resume(self) -> bool:
-        """Whether there is a checkpoint to resume from, damaged or not."""
-        return self.last_checkpoint.is_file() or self.previous_checkpoint.is_file()
 
     def with_saved_defaults(self, recipe: Recipe) -> Recipe:
         """The recipe with the precision and memory settings that the run has chosen."""

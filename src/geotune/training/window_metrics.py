@@ -50,7 +50,8 @@ class WindowMetrics:
     ) -> WindowMetrics:
         """From windows and their results, in the same order."""
         scenes = [windows.scenes[index.scene] for index in windows.windows]
-        area_of, around = areas(windows.scenes), circles(windows.scenes)
+        around = circles(windows.scenes)
+        area_of = areas(windows.scenes, around)
         return WindowMetrics(
             tuple(windows.sample_name(i) for i in range(len(windows))),
             tuple(scene.name for scene in scenes),

@@ -18,6 +18,13 @@ def join_some(names: Sequence[str], max_names: int = 5) -> str:
     return ", ".join(names[:max_names]) + more
 
 
+def describe_changes(before: Sequence[str], now: Sequence[str]) -> str:
+    """Which names two lists differ by: `without a and with b, c`; empty if by none."""
+    gone, new = [n for n in before if n not in now], [n for n in now if n not in before]
+    named = (("without", gone), ("with", new))
+    return " and ".join(f"{what} {join_some(names)}" for what, names in named if names)
+
+
 def nfc(text: str) -> str:
     """Text in Unicode's composed form; file names may have another, in which `é` is two letters."""
     return unicodedata.normalize("NFC", text)

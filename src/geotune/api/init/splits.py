@@ -15,7 +15,7 @@ from geotune.api.init.layout import PLACE, Layout, find_lists
 from geotune.api.init.pairing import SPLIT_WORDS
 from geotune.config.split_options import BlockSplitOptions
 from geotune.data.raster.windows import Window
-from geotune.data.scenes.footprints import areas, footprint
+from geotune.data.scenes.footprints import areas, circles, footprint
 from geotune.data.scenes.scene import Scene
 from geotune.data.splits.base import random_split
 from geotune.data.splits.groups import group_of
@@ -74,8 +74,9 @@ def split_choices(
         yield choice
     if PLACE in layout.columns and len({scene.attributes[PLACE] for scene in scenes}) >= MIN_GROUPS:
         yield _drawn(scenes, counts, PLACE, "all dates of a place stay in one split")
-    groups = areas(scenes)
-    located = all(footprint(scene) is not None for scene in scenes)
+    around = circles(scenes)
+    groups = areas(scenes, around)
+    located = not np.isnan(around).any()
     apart = located and len(set(groups)) == len(scenes)
     if (by := _name_groups(scenes, groups if located else None, counts)) is not None:
         yield _drawn(scenes, counts, by, "scenes whose names start alike stay in one split")

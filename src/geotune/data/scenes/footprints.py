@@ -143,14 +143,14 @@ def within_distance(
     return names
 
 
-def areas(scenes: Sequence[Scene]) -> list[int]:
-    """The number of each scene's area.
+def areas(scenes: Sequence[Scene], around: NDArray[np.float64] | None = None) -> list[int]:
+    """The number of each scene's area; `around` are the scenes' `circles`, if they are known.
 
     Scenes of one group, of one file, or that adjoin or overlap on Earth share an area: they are
     alike as windows of a scene are. Without georeference, neighbours are known by their group only.
     """
     groups, files = [s.group for s in scenes], [s.raster.path for s in scenes]
-    return connected(circles(scenes), groups, files)
+    return connected(circles(scenes) if around is None else around, groups, files)
 
 
 def circles(scenes: Sequence[Scene]) -> NDArray[np.float64]:
